@@ -1,0 +1,1 @@
+"""abgate: a self-hosted Experiment Center for authentication flows."""

@@ -1,0 +1,1 @@
+"""From events to numbers, and from numbers to a verdict."""

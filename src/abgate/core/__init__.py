@@ -1,0 +1,1 @@
+"""The domain: pure values and decisions, without I/O, clock or randomness."""

@@ -1,0 +1,1 @@
+"""Identity servers' events: in, stored, enriched."""

@@ -1,0 +1,1 @@
+"""The wire of the Auth0 Management API experimentation group."""

@@ -1,0 +1,1 @@
+"""The hot path: assignments answered from memory."""

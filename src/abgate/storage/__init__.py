@@ -1,0 +1,1 @@
+"""Functions that take a connection; one file a resource; SQLite and PostgreSQL alike."""
