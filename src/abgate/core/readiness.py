@@ -38,7 +38,7 @@ def readiness(experiment: Experiment, references: References, *, rivals: Sequenc
         blockers.append(
             Blocker(
                 "experiment_active_limit_exceeded",
-                f"The experiment {rival.name!r} ({rival.id}) is already active on the flow {rival.authentication_flow}; "
+                f"The experiment {rival.name!r} ({rival.id}) is active on the flow {rival.authentication_flow}; "
                 "at most one may be. Pause or complete it first.",
             )
         )
