@@ -1,0 +1,109 @@
+"""The append-only history of every write: who, when, what before and after, under a number that names a snapshot."""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, insert, select, update
+
+from abgate.core.ids import Timestamp
+from abgate.storage import tables
+from abgate.storage.rows import Page, to_body
+
+Kind = Literal["experiment", "feature_flag", "variation", "segment"]
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One write. `before` is None for a creation, `after` for a deletion."""
+
+    snapshot_number: int
+    at: Timestamp
+    actor: str
+    action: str
+    kind: Kind
+    resource_id: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Author(Struct, frozen=True):
+    """Who writes, and when."""
+
+    tenant: str
+    actor: str
+    now: Timestamp
+
+
+def append(
+    connection: Connection,
+    author: Author,
+    action: str,
+    kind: Kind,
+    id: str,
+    *,
+    before: Struct | None,
+    after: Struct | None,
+) -> int:
+    """Record a write and return its number, one more than the tenant's last."""
+    number: int = connection.execute(
+        update(tables.tenants)
+        .where(tables.tenants.c.id == author.tenant)
+        .values(number=tables.tenants.c.number + 1)
+        .returning(tables.tenants.c.number)
+    ).scalar_one()
+    connection.execute(
+        insert(tables.changes).values(
+            tenant=author.tenant,
+            number=number,
+            at=author.now,
+            actor=author.actor,
+            action=action,
+            kind=kind,
+            resource_id=id,
+            before=None if before is None else to_body(before),
+            after=None if after is None else to_body(after),
+        )
+    )
+    return number
+
+
+def latest_number(connection: Connection, tenant: str) -> int:
+    """Return the number of the tenant's latest change; 0 when there was none."""
+    number: int = connection.execute(select(tables.tenants.c.number).where(tables.tenants.c.id == tenant)).scalar_one()
+    return number
+
+
+def list_changes(
+    connection: Connection, tenant: str, *, resource_id: str | None, after: int | None, take: int
+) -> Page[Change]:
+    """Return the tenant's changes (of one resource, when given), newest first, from past the checkpoint `after`."""
+    table = tables.changes
+    query = select(table).where(table.c.tenant == tenant)
+    if resource_id is not None:
+        query = query.where(table.c.resource_id == resource_id)
+    if after is not None:
+        query = query.where(table.c.number < after)
+    rows = connection.execute(query.order_by(table.c.number.desc()).limit(take + 1)).all()
+    return Page([_change(row) for row in rows[:take]], rows[take - 1].number if len(rows) > take else None)
+
+
+def changed_since(connection: Connection, tenant: str, number: int) -> list[tuple[Kind, str]]:
+    """Return the kind and id of every resource that was written after the change `number`, each once."""
+    table = tables.changes
+    rows = connection.execute(
+        select(table.c.kind, table.c.resource_id).where(table.c.tenant == tenant, table.c.number > number).distinct()
+    )
+    return [(row.kind, row.resource_id) for row in rows]
+
+
+def _change(row: Any) -> Change:
+    return Change(
+        snapshot_number=row.number,
+        at=row.at,
+        actor=row.actor,
+        action=row.action,
+        kind=row.kind,
+        resource_id=row.resource_id,
+        before=None if row.before is None else msgspec.json.decode(row.before),
+        after=None if row.after is None else msgspec.json.decode(row.after),
+    )

@@ -1,0 +1,156 @@
+"""Experiments, stored, and the questions that other resources ask about them."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
+
+from abgate.core.allocation import References, referenced_segments
+from abgate.core.errors import NotFound
+from abgate.core.experiment import ALL_FLOWS, Experiment, ExperimentStatus
+from abgate.core.ids import ExperimentId, FeatureFlagId, Flow, SegmentId
+from abgate.core.readiness import Rival, with_validity
+from abgate.storage import changes, feature_flags, rows, segments
+from abgate.storage.changes import Author
+from abgate.storage.rows import Page, Stored
+from abgate.storage.tables import experiment_segments, experiments
+
+
+def get(connection: Connection, tenant: str, id: ExperimentId) -> Stored[Experiment]:
+    """Return the experiment. Raises `NotFound`."""
+    stored = rows.find(connection, experiments, Experiment, tenant, id)
+    if stored is None:
+        raise NotFound("experiment", id)
+    return stored
+
+
+def list_page(
+    connection: Connection,
+    tenant: str,
+    *,
+    status: ExperimentStatus | None,
+    authentication_flow: Flow | None,
+    feature_flag_id: FeatureFlagId | None,
+    after: int | None,
+    take: int,
+) -> Page[Experiment]:
+    """Return a page of experiments, newest first; archived ones only when `status` asks for them."""
+    table = experiments
+    where = [table.c.tenant == tenant, table.c.status == status if status else table.c.status != "archived"]
+    if authentication_flow is not None:
+        where.append(table.c.authentication_flow == authentication_flow)
+    if feature_flag_id is not None:
+        where.append(table.c.feature_flag_id == feature_flag_id)
+    return rows.page(connection, table, Experiment, where, after=after, take=take)
+
+
+def add(connection: Connection, author: Author, experiment: Experiment) -> None:
+    """Store a new experiment. Raises `Conflict` ``name_conflict``."""
+    rows.check_name_is_free(connection, experiments, author.tenant, experiment.name, id=experiment.id)
+    number = changes.append(connection, author, "create", "experiment", experiment.id, before=None, after=experiment)
+    rows.add(connection, experiments, author.tenant, experiment, _columns(experiment), number=number)
+    _refer_to_segments(connection, author.tenant, experiment)
+
+
+def save(
+    connection: Connection,
+    author: Author,
+    stored: Stored[Experiment],
+    experiment: Experiment,
+    *,
+    action: str = "update",
+) -> None:
+    """Store the experiment's new value. Raises `Conflict` ``name_conflict`` or ``conflict``."""
+    if experiment.name != stored.value.name:
+        rows.check_name_is_free(connection, experiments, author.tenant, experiment.name, id=experiment.id)
+    changes.append(connection, author, action, "experiment", experiment.id, before=stored.value, after=experiment)
+    rows.save(connection, experiments, author.tenant, stored, value=experiment, columns=_columns(experiment))
+    if referenced_segments(experiment.allocations) != referenced_segments(stored.value.allocations):
+        _forget_segments(connection, author.tenant, experiment.id)
+        _refer_to_segments(connection, author.tenant, experiment)
+
+
+def remove(connection: Connection, author: Author, experiment: Experiment) -> None:
+    """Delete the experiment."""
+    changes.append(connection, author, "delete", "experiment", experiment.id, before=experiment, after=None)
+    _forget_segments(connection, author.tenant, experiment.id)
+    rows.remove(connection, experiments, author.tenant, experiment.id)
+
+
+def references(
+    connection: Connection, tenant: str, feature_flag_id: FeatureFlagId, segment_ids: Collection[SegmentId]
+) -> References:
+    """Return what an experiment on this flag with these segments refers to. Raises `NotFound` for the flag."""
+    return References(
+        feature_flag=feature_flags.get(connection, tenant, feature_flag_id).value,
+        variations={
+            variation.id: variation for variation in feature_flags.list_variations(connection, tenant, feature_flag_id)
+        },
+        segments=segments.find_many(connection, tenant, segment_ids),
+    )
+
+
+def rivals(connection: Connection, tenant: str, id: ExperimentId, flow: Flow) -> list[Rival]:
+    """Return the other active experiments that could reach the same login as one on `flow`."""
+    table = experiments
+    query = select(table.c.id, table.c.name, table.c.authentication_flow).where(
+        table.c.tenant == tenant, table.c.status == "active", table.c.id != id
+    )
+    if flow != ALL_FLOWS:
+        query = query.where(table.c.authentication_flow.in_((flow, ALL_FLOWS)))
+    return [Rival(row.id, row.name, row.authentication_flow) for row in connection.execute(query)]
+
+
+def referring_to_feature_flag(connection: Connection, tenant: str, id: FeatureFlagId) -> list[Stored[Experiment]]:
+    """Return the experiments that refer to the flag and are not archived."""
+    return _live(connection, tenant, experiments.c.feature_flag_id == id)
+
+
+def referring_to_segment(connection: Connection, tenant: str, id: SegmentId) -> list[Stored[Experiment]]:
+    """Return the experiments that refer to the segment and are not archived."""
+    referring = select(experiment_segments.c.experiment_id).where(
+        experiment_segments.c.tenant == tenant, experiment_segments.c.segment_id == id
+    )
+    return _live(connection, tenant, experiments.c.id.in_(referring))
+
+
+def revalidate(connection: Connection, tenant: str, stored: Collection[Stored[Experiment]]) -> None:
+    """Store anew whether each of these experiments is valid, after something that they refer to was written.
+
+    Not a change of the experiment: the write that caused it is the one that the history keeps.
+    """
+    for each in stored:
+        experiment = each.value
+        present = references(
+            connection, tenant, experiment.feature_flag_id, referenced_segments(experiment.allocations)
+        )
+        revised = with_validity(experiment, present)
+        if revised is not experiment:
+            rows.save(connection, experiments, tenant, each, value=revised, columns=_columns(revised))
+
+
+def _live(connection: Connection, tenant: str, condition: ColumnElement[bool]) -> list[Stored[Experiment]]:
+    where = [experiments.c.tenant == tenant, experiments.c.status != "archived", condition]
+    return rows.find_many(connection, experiments, Experiment, where)
+
+
+def _refer_to_segments(connection: Connection, tenant: str, experiment: Experiment) -> None:
+    for segment_id in referenced_segments(experiment.allocations):
+        connection.execute(
+            insert(experiment_segments).values(tenant=tenant, segment_id=segment_id, experiment_id=experiment.id)
+        )
+
+
+def _forget_segments(connection: Connection, tenant: str, id: ExperimentId) -> None:
+    table = experiment_segments
+    connection.execute(delete(table).where(table.c.tenant == tenant, table.c.experiment_id == id))
+
+
+def _columns(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "id": experiment.id,
+        "name": experiment.name,
+        "status": experiment.status,
+        "authentication_flow": experiment.authentication_flow,
+        "feature_flag_id": experiment.feature_flag_id,
+    }
