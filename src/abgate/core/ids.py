@@ -37,5 +37,4 @@ def make_id(prefix: str, entropy: bytes) -> str:
 
 def timestamp(moment: datetime) -> Timestamp:
     """Return an aware `moment` as a `Timestamp`."""
-    utc = moment.astimezone(UTC)
-    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
