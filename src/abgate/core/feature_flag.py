@@ -174,7 +174,7 @@ def revise_feature_flag(
         check_parameters(changes.parameters)
         _check_still_overridable(flag.parameters, changes.parameters, variations)
     served = flag.served_variation_id if changes.served_variation_id is UNSET else changes.served_variation_id
-    if served is not None and served not in {variation.id for variation in variations}:
+    if changes.served_variation_id is not UNSET and served not in {None, *(variation.id for variation in variations)}:
         raise InvalidInput("served_variation_id", "must be one of the feature flag's own variations, or null")
     revised = msgspec.structs.replace(
         flag,
@@ -185,7 +185,7 @@ def revise_feature_flag(
     )
     if changes.status is not UNSET:
         revised = _transition(revised, changes.status, variation_count=len(variations))
-    return flag if revised == flag else msgspec.structs.replace(revised, updated_at=now)
+    return flag if is_unchanged(flag, revised) else msgspec.structs.replace(revised, updated_at=now)
 
 
 def revise_variation(
@@ -200,7 +200,7 @@ def revise_variation(
         description=revised_description(variation.description, changes.description),
         overrides=variation.overrides if changes.overrides is UNSET else changes.overrides,
     )
-    return variation if revised == variation else msgspec.structs.replace(revised, updated_at=now)
+    return variation if is_unchanged(variation, revised) else msgspec.structs.replace(revised, updated_at=now)
 
 
 def revised_description(present: str | UnsetType, change: str | UnsetType | None) -> str | UnsetType:
@@ -208,6 +208,11 @@ def revised_description(present: str | UnsetType, change: str | UnsetType | None
     if change is UNSET:
         return present
     return UNSET if change is None else change
+
+
+def is_unchanged(before: Struct, after: Struct) -> bool:
+    """Return whether both are stored as the same JSON. ``==`` would lose an edit of ``[1]`` to ``[true]``."""
+    return msgspec.json.encode(before) == msgspec.json.encode(after)
 
 
 def _transition(flag: FeatureFlag, status: FeatureFlagStatus, *, variation_count: int) -> FeatureFlag:
