@@ -1,6 +1,6 @@
 """What every resource's table has in common: one row a value, its JSON in ``body``, a revision that guards it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -106,3 +106,11 @@ def check_name_is_free(
     other = connection.execute(query).scalar()
     if other is not None:
         raise Conflict(f"name: {name!r} is taken by {other}. Choose another name.", code="name_conflict")
+
+
+def names(connection: Connection, table: Table, tenant: str, ids: Collection[str]) -> dict[str, str]:
+    """Return the present names of those of the rows that there are, by id."""
+    if not ids:
+        return {}
+    found = connection.execute(select(table.c.id, table.c.name).where(table.c.tenant == tenant, table.c.id.in_(ids)))
+    return {row.id: row.name for row in found}

@@ -1,0 +1,98 @@
+"""The one place where refusals become HTTP."""
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from litestar import Request, Response
+from litestar.enums import ParamType
+from litestar.exceptions import HTTPException, ValidationException
+
+from abgate.core.errors import (
+    Conflict,
+    InsufficientScope,
+    InvalidInput,
+    InvalidToken,
+    NotFound,
+    Refusal,
+    RuleBroken,
+    TooManyRequests,
+    Unavailable,
+)
+from abgate.management.bodies import ErrorAnswer
+
+STATUSES: dict[type[Refusal], int] = {
+    InvalidInput: 400,
+    RuleBroken: 400,
+    InvalidToken: 401,
+    InsufficientScope: 403,
+    NotFound: 404,
+    Conflict: 409,
+    TooManyRequests: 429,
+    Unavailable: 503,
+}
+
+_CODES_OF_STATUS = {
+    400: "invalid_body",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+
+_MESSAGES_OF_STATUS = {
+    404: "There is nothing at this path. /openapi.json lists every operation.",
+    405: "This path does not know the method; the Allow header lists those it does.",
+    413: "The body is too large; at most 1 MB is accepted.",
+}
+
+log = structlog.get_logger()
+
+
+class UnsupportedMediaType(HTTPException):
+    """The body is not declared to be JSON."""
+
+    status_code = 415
+
+
+def answer_refusal(_request: Request[Any, Any, Any], refusal: Refusal) -> Response[ErrorAnswer]:
+    """Answer a refusal of the domain."""
+    headers: dict[str, str] = {}
+    if isinstance(refusal, InvalidToken):
+        headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
+    elif isinstance(refusal, InsufficientScope):
+        headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{refusal.scope}"'
+    elif isinstance(refusal, TooManyRequests | Unavailable):
+        headers["Retry-After"] = str(refusal.retry_after)
+    return _answer(STATUSES[type(refusal)], refusal.message, refusal.code, headers)
+
+
+def answer_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[ErrorAnswer]:
+    """Answer what the web framework itself refuses: paths, methods, sizes, query parameters."""
+    if isinstance(error, ValidationException):
+        return answer_refusal(request, _invalid(error))
+    status = error.status_code
+    message = _MESSAGES_OF_STATUS.get(status, error.detail)
+    return _answer(status, message, _CODES_OF_STATUS.get(status, "internal_error"), dict(error.headers or {}))
+
+
+def answer_fault(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorAnswer]:
+    """Answer a fault of ours; what happened goes to the log, not to the caller."""
+    log.error("management_fault", path=request.url.path, method=request.method, exc_info=error)
+    return _answer(500, "abgate failed on this request; its log says why.", "internal_error", {})
+
+
+def _invalid(error: ValidationException) -> InvalidInput:
+    extra = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
+    if extra.get("source") is ParamType.QUERY:
+        return InvalidInput(str(extra["key"]), str(extra["message"]), code="invalid_query_string")
+    return InvalidInput("", "the body is empty; send a JSON object")
+
+
+def _answer(status: int, message: str, code: str, headers: dict[str, str]) -> Response[ErrorAnswer]:
+    return Response(
+        ErrorAnswer(status, HTTPStatus(status).phrase, message, code),
+        status_code=status,
+        headers=headers,
+        media_type="application/json",
+    )

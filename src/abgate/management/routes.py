@@ -1,0 +1,110 @@
+"""Every management route and its scope, on one screen."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args, get_type_hints
+
+from litestar import Router, delete, get, patch, post
+from litestar.di import Provide
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+
+from abgate.management import experiments as e
+from abgate.management import feature_flags as f
+from abgate.management import segments as s
+from abgate.management.bodies import ErrorAnswer
+from abgate.management.requests import ManagementRequest, admit, provide_caller
+
+READ, CREATE = "read:experimentation", "create:experimentation"
+UPDATE, DELETE = "update:experimentation", "delete:experimentation"
+
+EXPERIMENTS, FLAGS, SEGMENTS = "/experiments", "/feature-flags", "/segments"
+VARIATIONS = f"{FLAGS}/{{id:str}}/variations"
+
+Operation = Callable[..., Any]
+Route = tuple[Any, str, Operation, str, int]
+
+CONTRACT: list[Route] = [
+    (get, EXPERIMENTS, e.list_experiments, READ, 200),
+    (post, EXPERIMENTS, e.create_experiment, CREATE, 201),
+    (get, EXPERIMENTS + "/{id:str}", e.get_experiment, READ, 200),
+    (patch, EXPERIMENTS + "/{id:str}", e.update_experiment, UPDATE, 200),
+    (delete, EXPERIMENTS + "/{id:str}", e.delete_experiment, DELETE, 204),
+    (post, EXPERIMENTS + "/{id:str}/status", e.update_experiment_status, UPDATE, 200),
+    (post, EXPERIMENTS + "/{id:str}/validate", e.validate_experiment, READ, 200),
+    (post, EXPERIMENTS + "/{id:str}/advance-ramp", e.advance_ramp, UPDATE, 200),
+    (get, FLAGS, f.list_feature_flags, READ, 200),
+    (post, FLAGS, f.create_feature_flag, CREATE, 201),
+    (get, FLAGS + "/{id:str}", f.get_feature_flag, READ, 200),
+    (patch, FLAGS + "/{id:str}", f.update_feature_flag, UPDATE, 200),
+    (delete, FLAGS + "/{id:str}", f.delete_feature_flag, DELETE, 204),
+    (post, FLAGS + "/{id:str}/status", f.update_feature_flag_status, UPDATE, 200),
+    (get, VARIATIONS, f.list_variations, READ, 200),
+    (post, VARIATIONS, f.create_variation, CREATE, 201),
+    (get, VARIATIONS + "/{vid:str}", f.get_variation, READ, 200),
+    (patch, VARIATIONS + "/{vid:str}", f.update_variation, UPDATE, 200),
+    (delete, VARIATIONS + "/{vid:str}", f.delete_variation, DELETE, 204),
+    (get, SEGMENTS, s.list_segments, READ, 200),
+    (post, SEGMENTS, s.create_segment, CREATE, 201),
+    (get, SEGMENTS + "/{id:str}", s.get_segment, READ, 200),
+    (patch, SEGMENTS + "/{id:str}", s.update_segment, UPDATE, 200),
+    (delete, SEGMENTS + "/{id:str}", s.delete_segment, DELETE, 204),
+]
+
+OURS: list[Route] = [
+    (post, EXPERIMENTS + "/{id:str}/rollout", e.roll_out_variation, UPDATE, 200),
+    (get, EXPERIMENTS + "/{id:str}/history", e.list_experiment_history, READ, 200),
+    (get, "/history", e.list_history, READ, 200),
+]
+
+_REFUSALS = {
+    400: "The input or the present state breaks a rule; the message names it.",
+    401: "There is no valid token.",
+    403: "The token lacks the scope.",
+    404: "There is no such thing.",
+    409: "Something else is in the way.",
+    413: "The body is larger than 1 MB.",
+    415: "The body is not JSON.",
+    429: "Too many requests in one second; Retry-After says when to go on.",
+    503: "The database is away; Retry-After says when to try again.",
+}
+
+
+def experimentation_router(generation: int) -> Router:
+    """Return the router of the experimentation group; what is ours is left out in the contract's first generation."""
+    routes = CONTRACT if generation == 1 else [*CONTRACT, *OURS]
+    return Router(
+        "/api/v2/experimentation",
+        route_handlers=[_handler(*route) for route in routes],
+        guards=[admit],
+        dependencies={"caller": Provide(provide_caller, sync_to_thread=False)},
+        request_class=ManagementRequest,
+        security=[{"bearer": []}],
+    )
+
+
+def _handler(method: Any, path: str, operation: Operation, scope: str, status: int) -> HTTPRouteHandler:
+    has_body = "data" in inspect.signature(operation).parameters
+    refusals = {code: words for code, words in _REFUSALS.items() if has_body or code not in (413, 415)}
+    handler: HTTPRouteHandler = method(
+        path,
+        status_code=status,
+        sync_to_thread=True,
+        operation_id=operation.__name__,
+        summary=(operation.__doc__ or "").partition(".")[0].partition(":")[0],
+        tags=[path.split("/")[1]],
+        scope=scope,
+        query=_query_names(operation),
+        responses={
+            code: ResponseSpec(ErrorAnswer, description=words, generate_examples=False)
+            for code, words in refusals.items()
+        },
+    )(operation)
+    return handler
+
+
+def _query_names(operation: Operation) -> frozenset[str]:
+    names: set[str] = set()
+    for hint in get_type_hints(operation, include_extras=True).values():
+        names.update(extra.query for extra in get_args(hint)[1:] if getattr(extra, "query", None))
+    return frozenset(names)
