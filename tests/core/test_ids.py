@@ -52,7 +52,8 @@ def test_every_id_is_about_equally_likely() -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        "", "{}", "{}_", "{}_0", "{}_O", "{}_I", "{}_l", "{}_a-b", "{}_ab\n", " {}_ab", "{}_ab ", "{}ab", "x{}_ab", "{}_é",
+        "", "{}", "{}_", "{}_0", "{}_O", "{}_I", "{}_l", "{}_a-b", "{}_ab\n", " {}_ab", "{}_ab ", "{}ab", "x{}_ab",
+        "{}_é",
     ],
 )  # fmt: skip
 def test_what_is_no_id(prefix: str, broken: str) -> None:
