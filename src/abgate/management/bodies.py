@@ -230,7 +230,7 @@ def decode(raw: bytes, type_: type[T]) -> T:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         field, rule = _field_and_rule(_with_known_key(value, type_, str(error)))
-        if rule.startswith("Invalid enum value"):
+        if rule.startswith(("Invalid enum value", "Invalid value")):
             rule += f"; must be one of {', '.join(_allowed_values(msgspec.inspect.type_info(type_), field.split('.')))}"
         raise InvalidInput(field, rule) from None
 
@@ -330,9 +330,13 @@ def _allowed_values(info: msgspec.inspect.Type, path: list[str]) -> list[str]:
         return [value for member in info.types for value in _allowed_values(member, path)]
     if isinstance(info, msgspec.inspect.ListType):
         return _allowed_values(info.item_type, path)
+    if isinstance(info, msgspec.inspect.DictType) and path:
+        return _allowed_values(info.value_type, path[1:])
     if isinstance(info, msgspec.inspect.LiteralType) and not path:
         return [str(value) for value in info.values]
     if isinstance(info, msgspec.inspect.StructType) and path:
+        if path == [info.tag_field]:
+            return [str(info.tag)]
         name = path[0].partition("[")[0]
         return [value for each in info.fields if each.name == name for value in _allowed_values(each.type, path[1:])]
     return []
