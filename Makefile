@@ -1,0 +1,66 @@
+# Every target works on a fresh checkout: what it needs is installed first, into .venv, and only once.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# One file stays on one worker, so that a module's server and PostgreSQL start once. Two workers: the tests start
+# processes of their own. Options given in PYTEST_ARGS come last and win (`-n 0` to debug).
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+
+NODE_PACKAGES := $(patsubst %/package.json,%/node_modules/.installed,$(wildcard tests/contract/*/package.json))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(VENV)/.installed ## Make .venv with abgate and everything development needs
+
+.PHONY: test
+test: install node-packages check ## Run the checks, then the tests (PYTEST_ARGS="tests/core -k bucket")
+	$(PYTEST) $(PYTEST_ARGS)
+
+.PHONY: check
+check: install ## Run the linter, the format check and the type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: demo
+demo: install ## Run the demonstration (ARGS="..." goes to `abgate demo`)
+	$(BIN)/abgate demo $(ARGS)
+
+.PHONY: serve
+serve: install ## Serve abgate from the folder data/ (ARGS="..." goes to `abgate serve`)
+	$(BIN)/abgate serve --data data $(ARGS)
+
+.PHONY: bench
+bench: install ## Run the benchmarks, one after the other
+	@set -e; for file in $(sort $(wildcard bench/*.py)); do echo "== $$file"; $(BIN)/python "$$file"; done
+
+.PHONY: node-packages
+node-packages: $(NODE_PACKAGES) ## Install the Node clients that the contract tests drive abgate with
+
+.PHONY: constraints
+constraints: install ## Rewrite constraints.txt from what .venv holds
+	$(BIN)/python scripts/write_constraints.py
+
+.PHONY: clean
+clean: ## Remove everything that was made here except data/
+	rm -rf $(VENV) dist .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/contract/*/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The build back end goes in first and isolation is off, because constraints do not reach an isolated build.
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/create-venv
+	scripts/create-venv $(VENV)
+	$(PIP) install -c constraints.txt hatchling editables
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+tests/contract/%/node_modules/.installed: tests/contract/%/package.json scripts/node-packages | $(VENV)/.installed
+	scripts/node-packages $(BIN)/python tests/contract/$*
+	@touch $@
