@@ -1,31 +1,115 @@
-"""Every setting, read once from the environment (``ABGATE_…``) when a process starts."""
+"""Every setting, read once from the environment (``ABGATE_…``) and the command's options when a process starts."""
 
+import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
 PREFIX = "ABGATE_"
 
+MIN_SECRET_LENGTH = 32
 
-class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+_NOT_OURS = ("VECTORS", "TEST_", "BENCH_")
+"""What tests and benchmarks read under the same prefix; never a misspelt setting."""
+
+_UNSPOKEN = frozenset({"secret", "database"})
+"""Settings whose value may hold a password, and so is never repeated in a message."""
+
+_LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
+_DATABASE = re.compile(r"(sqlite|postgres|postgresql(\+psycopg)?)://")
+_DOMAIN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:(?P<port>[1-9][0-9]{0,4}))?")
+
+
+class Settings(Struct, frozen=True, kw_only=True):
     """The settings of one server. The environment variable of a field is its name in capitals after ``ABGATE_``."""
 
-    data: str = "data"
-    database: str = ""
-    domain: str = ""
-    secret: str = ""
-    api_generation: Literal[1, 2] = 2
-    rate_limit: Annotated[int, Meta(ge=0)] = 1000
-    mode: Literal["production", "development"] = "production"
-    forced_assignment: Literal["", "open", "signed", "off"] = ""
-    upstream_authorize_url: str = ""
-    trusted_issuer: str = ""
-    trusted_audience: str = ""
-    geoip_database: str = ""
+    data: Annotated[
+        str,
+        Meta(description="Directory of the SQLite database, the master secret and the event files; made when missing."),
+    ] = "data"
+    database: Annotated[
+        str,
+        Meta(description="`postgresql://…` or `sqlite:///…` URL; unset, SQLite in the data directory."),
+    ] = ""
+    host: Annotated[str, Meta(description="Address that `serve` listens on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port that `serve` listens on; 0 takes a free one.")] = 8000
+    workers: Annotated[int, Meta(ge=1, le=256, description="Server processes that `serve` starts.")] = 1
+    tls_cert: Annotated[
+        str,
+        Meta(description="Certificate file (PEM, with its chain); with `tls_key`, `serve` speaks https."),
+    ] = ""
+    tls_key: Annotated[str, Meta(description="Private key file (PEM) of `tls_cert`.")] = ""
+    domain: Annotated[
+        str,
+        Meta(
+            description="The default tenant's `host` or `host:port`, as clients write it: tokens are issued by "
+            "`https://{domain}/`, for `https://{domain}/api/v2/`. It is kept in the database; unset, the one kept "
+            "there holds, at first `localhost:{port}`."
+        ),
+    ] = ""
+    secret: Annotated[
+        str,
+        Meta(
+            description="Master secret, at least 32 characters, from which the keys that encrypt and sign are derived; "
+            "the same on every host. Unset, the file `secret.key` in the data directory, made when missing."
+        ),
+    ] = ""
+    api_generation: Annotated[
+        Literal[1, 2],
+        Meta(
+            description="Generation of the contract in which the Management API answers; "
+            "1 leaves the fields and routes of the second out."
+        ),
+    ] = 2
+    rate_limit: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Management API requests a second for each token and server process; 0 = no limit.",
+        ),
+    ] = 1000
+    mode: Annotated[
+        Literal["production", "development"],
+        Meta(description="`development` admits forced assignments unsigned, and outside issuers over plain http."),
+    ] = "production"
+    forced_assignment: Annotated[
+        Literal["", "open", "signed", "off"],
+        Meta(
+            description="Who may force an assignment: `open` anyone, `signed` who has a preview token, `off` no one; "
+            "unset, `signed` in production mode, `open` in development mode."
+        ),
+    ] = ""
+    upstream_authorize_url: Annotated[
+        str,
+        Meta(
+            description="Authorization endpoint of the OpenID provider that `GET /authorize` sends logins on to; "
+            "unset, there is no gateway."
+        ),
+    ] = ""
+    trusted_issuer: Annotated[
+        str,
+        Meta(
+            description="Outside issuer whose tokens the default tenant trusts as well, as in their `iss`; its keys "
+            "are found by discovery. https, except on this host and in development mode."
+        ),
+    ] = ""
+    trusted_audience: Annotated[
+        str, Meta(description="The `aud` that tokens of the outside issuer must have; goes with `trusted_issuer`.")
+    ] = ""
+    geoip_database: Annotated[
+        str,
+        Meta(
+            description="MaxMind-format file (`.mmdb`) that gives country and region of an IP address; "
+            "unset, they are only known when the request says them."
+        ),
+    ] = ""
 
     @property
     def database_url(self) -> str:
@@ -42,12 +126,143 @@ class SettingsError(Exception):
     """A setting is unknown or has a wrong value; the message names the variable and the rule."""
 
 
-def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings that `environment` gives. Raises `SettingsError`."""
-    given = {name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
+def read_settings(environment: Mapping[str, str] = os.environ, **options: object) -> Settings:
+    """Return the settings that `environment` gives, with the command's `options` over them.
+
+    An empty variable and an option that is None count as not given, so that a compose file may list every variable.
+    Variables that resemble no setting are left alone: clients of abgate keep theirs under the same prefix.
+    Raises `SettingsError`.
+    """
+    given = {name.removeprefix(PREFIX): text for name, text in environment.items() if name.startswith(PREFIX) and text}
+    _refuse_misspelt(given)
+    chosen = {name: str(value) for name, value in options.items() if value is not None}
+    values = {}
+    for name, hint in get_type_hints(Settings, include_extras=True).items():
+        if text := chosen.get(name) or given.get(name.upper()):
+            values[name] = _read(name, text, hint, _label(name, chosen))
+    settings = Settings(**values)
+    for name, holds, rule in _RULES:
+        if getattr(settings, name) and not holds(settings):
+            raise _wrong(name, str(getattr(settings, name)), rule, _label(name, chosen))
+    return settings
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables from which `read_settings` makes these settings again."""
+    return {variable(name): str(getattr(settings, name)) for name in settings.__struct_fields__}
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def meaning(name: str) -> str:
+    """Return what a setting means, in the words of ``docs/settings.md``."""
+    hint = get_type_hints(Settings, include_extras=True)[name]
+    return next(str(meta.description) for meta in get_args(hint) if isinstance(meta, Meta))
+
+
+def is_domain(text: str) -> bool:
+    """Return whether `text` can be a tenant's domain: ``host`` or ``host:port``, lower case."""
+    found = _DOMAIN.fullmatch(text)
+    return found is not None and int(found["port"] or 0) <= 65535
+
+
+def _read(name: str, text: str, hint: Any, label: str) -> Any:
+    if not text.isprintable():
+        raise _wrong(name, text, "must not hold control characters", label)
     try:
-        return msgspec.convert(given, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise SettingsError(
-            f"The environment's {PREFIX}… variables: {error}. The table in docs/settings.md lists them."
-        ) from error
+        return msgspec.convert(text, hint, strict=False)
+    except msgspec.ValidationError:
+        rule = _rule_in_words(hint)
+    if text.startswith("tcp://"):
+        rule += " (Kubernetes set this for a Service named abgate: set enableServiceLinks: false on the pod)"
+    raise _wrong(name, text, rule, label)
+
+
+def _rule_in_words(hint: Any) -> str:
+    of, *metas = get_args(hint)
+    if get_origin(of) is Literal:
+        return "must be one of " + ", ".join(str(choice) for choice in get_args(of) if choice != "")
+    return f"must be a whole number from {metas[0].ge} to {metas[0].le}"
+
+
+def _is_endpoint(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not ("@" in parts.netloc or "#" in url or re.search(r"[\s\\]", url))
+        )
+    except ValueError:
+        return False
+
+
+def _is_safe_issuer(settings: Settings) -> bool:
+    parts = urlsplit(settings.trusted_issuer)
+    local = _LOOPBACK.fullmatch(parts.hostname or "") is not None
+    return parts.scheme == "https" or local or settings.mode == "development"
+
+
+_RULES: tuple[tuple[str, Callable[[Settings], bool], str], ...] = (
+    (
+        "secret",
+        lambda s: len(s.secret) >= MIN_SECRET_LENGTH,
+        f"must have at least {MIN_SECRET_LENGTH} characters; `openssl rand -base64 32` makes one",
+    ),
+    (
+        "database",
+        lambda s: _DATABASE.match(s.database) is not None,
+        "must be a URL that begins with postgresql:// or sqlite:///",
+    ),
+    (
+        "domain",
+        lambda s: is_domain(s.domain),
+        "must be host or host:port in lower case, without https:// or a path",
+    ),
+    (
+        "upstream_authorize_url",
+        lambda s: _is_endpoint(s.upstream_authorize_url),
+        "must be an absolute http or https URL without a user or a fragment",
+    ),
+    (
+        "trusted_issuer",
+        lambda s: _is_endpoint(s.trusted_issuer) and "?" not in s.trusted_issuer,
+        "must be an absolute https URL without a user, a query or a fragment",
+    ),
+    (
+        "trusted_issuer",
+        _is_safe_issuer,
+        "must be https, since keys read over plain http could be anyone's; development mode allows it",
+    ),
+    ("trusted_issuer", lambda s: bool(s.trusted_audience), "needs ABGATE_TRUSTED_AUDIENCE as well"),
+    ("trusted_audience", lambda s: bool(s.trusted_issuer), "needs ABGATE_TRUSTED_ISSUER as well"),
+    ("tls_cert", lambda s: bool(s.tls_key), "needs ABGATE_TLS_KEY (--tls-key) as well"),
+    ("tls_key", lambda s: bool(s.tls_cert), "needs ABGATE_TLS_CERT (--tls-cert) as well"),
+)
+"""What the types cannot say: setting, predicate (only asked when the setting is given), rule."""
+
+
+def _refuse_misspelt(given: Mapping[str, str]) -> None:
+    known = [variable(name).removeprefix(PREFIX) for name in Settings.__struct_fields__]
+    for name in given:
+        if name in known or name.startswith(_NOT_OURS):
+            continue
+        close = difflib.get_close_matches(name.upper(), known, 1, cutoff=0.7)
+        close += [each for each in known if each.startswith(name.upper() + "_")]
+        if close:
+            raise SettingsError(
+                f"{PREFIX}{name} is no setting. Did you mean {PREFIX}{close[0]}? docs/settings.md lists every setting."
+            )
+
+
+def _label(name: str, options: Mapping[str, str]) -> str:
+    return "--" + name.replace("_", "-") if name in options else variable(name)
+
+
+def _wrong(name: str, text: str, rule: str, label: str) -> SettingsError:
+    shown = "" if name in _UNSPOKEN else f" is {text[:100]!r}:"
+    return SettingsError(f"{label}{shown} {rule}.")
