@@ -10,7 +10,7 @@ from abgate.core.errors import Conflict, Refusal, Unavailable
 from abgate.core.ids import timestamp
 from abgate.settings import Settings
 from abgate.storage import keys, tenants
-from abgate.storage.engine import create_engine, reading, writing
+from abgate.storage.engine import appending, create_engine, reading
 from abgate.storage.migrate import migrate
 from abgate.storage.tenants import DEFAULT_TENANT, Tenant
 from abgate.vault import Vault, WrongSecret
@@ -43,7 +43,7 @@ def open_database(settings: Settings, default_port: int) -> Engine:
     try:
         migrate(engine)
         _ensure_default_tenant(engine, settings.domain, default_port)
-    except (SQLAlchemyError, Unavailable) as error:
+    except (SQLAlchemyError, Unavailable, OSError) as error:
         engine.dispose()
         raise StartError(_why_away(engine, error)) from error
     except BaseException:
@@ -73,7 +73,7 @@ def _ensure_default_tenant(engine: Engine, domain: str, default_port: int) -> No
     port = "" if default_port == HTTPS_PORT else f":{default_port}"
     wanted = Tenant(DEFAULT_TENANT, domain or f"localhost{port}")
     try:
-        with writing(engine, DEFAULT_TENANT) as connection:
+        with appending(engine) as connection:
             if tenants.find(connection, DEFAULT_TENANT) is None:
                 tenants.add(connection, wanted, now=timestamp(datetime.now(UTC)))
             elif domain:

@@ -22,7 +22,7 @@ _UNSPOKEN = frozenset({"secret", "database"})
 """Settings whose value may hold a password, and so is never repeated in a message."""
 
 _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
-_DATABASE = re.compile(r"(sqlite|postgres|postgresql(\+psycopg)?)://")
+_DATABASE = re.compile(r"sqlite:///.|(postgres|postgresql(\+psycopg)?)://.")
 _DOMAIN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:(?P<port>[1-9][0-9]{0,4}))?")
 
 

@@ -42,8 +42,8 @@ class Vault:
         except InvalidToken:
             raise WrongSecret(
                 "The master secret is not the one that the stored signing keys were encrypted with. Give the former "
-                "one back (ABGATE_SECRET, or the file secret.key in the data directory). If it is lost, delete the rows "
-                "of the table signing_keys: new keys are made, and every token issued so far stops working."
+                "one back (ABGATE_SECRET, or the file secret.key in the data directory). If it is lost, delete the "
+                "rows of the table signing_keys: new keys are made, and every token issued so far stops working."
             ) from None
 
 
