@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import settings
 from msgspec.structs import replace
 
 from abgate.core.allocation import AllocationInput, References
@@ -27,6 +28,10 @@ from abgate.core.lifecycle import draft_experiment, revise
 from abgate.core.readiness import Rival
 from abgate.core.segment import Conditions, Rule, Segment
 
+# A property says what holds, not how fast: another process on the machine must not fail it.
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
+
 
 def minute(number: int) -> Timestamp:
     """A moment; a later one for a larger number."""
@@ -35,7 +40,7 @@ def minute(number: int) -> Timestamp:
 
 CREATED = minute(0)
 NOW = minute(1)
-LATER = minute(2)
+LATER = minute(59)
 
 
 def flag_id(number: int = 1) -> FeatureFlagId:

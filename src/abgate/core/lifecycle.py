@@ -21,7 +21,7 @@ from abgate.core.experiment import (
     FeatureFlagSnapshot,
     NewExperiment,
 )
-from abgate.core.feature_flag import revised_description
+from abgate.core.feature_flag import is_unchanged, revised_description
 from abgate.core.ids import ExperimentId, Timestamp, VariationId
 from abgate.core.readiness import Rival, readiness, with_validity
 
@@ -93,8 +93,9 @@ def revise(
     )
     if changes.status is not UNSET:
         revised = _transition(revised, changes.status, references, rivals=rivals, now=now)
-    revised = with_validity(revised, references)
-    return experiment if revised == experiment else replace(revised, updated_at=now)
+    if is_unchanged(experiment, revised):
+        return experiment
+    return with_validity(replace(revised, updated_at=now), references)
 
 
 def advance_ramp(experiment: Experiment, target_level: int, *, now: Timestamp) -> Experiment:
@@ -126,13 +127,13 @@ def advance_ramp(experiment: Experiment, target_level: int, *, now: Timestamp) -
 def roll_out(
     experiment: Experiment, variation_id: VariationId, references: References, *, now: Timestamp
 ) -> Experiment:
-    """Return `experiment` completed, so that the flag may serve `variation_id` to everyone.
+    """Return `experiment` completed, so that the flag may serve `variation_id` to everyone; a completed one as it is.
 
     Raises `InvalidInput` when the variation is not the flag's, `RuleBroken` when the experiment cannot be completed.
     """
     if variation_id not in references.variations:
         raise InvalidInput("variation_id", "must be one of the variations of the experiment's feature flag")
-    return with_validity(_transition(experiment, "completed", references, rivals=(), now=now), references)
+    return revise(experiment, ExperimentChanges(status="completed"), references, rivals=(), now=now)
 
 
 def _check_editable(status: ExperimentStatus, changes: ExperimentChanges) -> None:
