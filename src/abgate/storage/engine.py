@@ -1,30 +1,39 @@
 """Connections to SQLite and PostgreSQL: how they are opened, begun and, when the database is away, refused."""
 
+import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy import URL, Connection, Engine, event, make_url, select
 from sqlalchemy import create_engine as _create_engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from abgate.core.errors import Conflict, Unavailable
+from abgate.core.errors import Conflict, NotFound, Refusal, Unavailable
 from abgate.storage.tables import tenants
 
 POOL_SIZE = 16
-POOL_TIMEOUT_S = 5
-BUSY_TIMEOUT_MS = 5000
+PATIENCE_S = 5.0
+
+# The errors by which a database says that it, not the statement, is at fault, beside those that are OperationalError:
+# PostgreSQL answers a writer so from a standby, SQLite from a damaged file.
+_READ_ONLY_SQLSTATE = "25006"
+_DAMAGED_SQLITE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-def create_engine(url: str) -> Engine:
-    """Return an engine for `url`, such as ``sqlite:////var/lib/abgate/abgate.db`` or ``postgresql://…``."""
+def create_engine(url: str, *, patience_s: float = PATIENCE_S) -> Engine:
+    """Return an engine for `url`, such as ``sqlite:////var/lib/abgate/abgate.db`` or ``postgresql://…``.
+
+    A caller waits at most `patience_s` for a connection, and as long for another writer's lock, before it is refused.
+    """
     if url.startswith(("postgresql://", "postgres://")):
         url = "postgresql+psycopg://" + url.split("://", 1)[1]
-    engine = _create_engine(url, pool_size=POOL_SIZE, pool_timeout=POOL_TIMEOUT_S, pool_pre_ping=not is_sqlite(url))
     if is_sqlite(url):
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
+        return _create_sqlite_engine(make_url(url), patience_s)
+    return _create_postgresql_engine(make_url(url), patience_s)
 
 
 def is_sqlite(url: str) -> bool:
@@ -35,7 +44,11 @@ def is_sqlite(url: str) -> bool:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """Give a connection for one consistent look at the database. Raises `Unavailable` when it is away."""
-    with _refusals(), engine.connect().execution_options(abgate_read_only=True) as connection, connection.begin():
+    options: dict[str, Any] = {"abgate_read_only": True}
+    if engine.dialect.name == "postgresql":
+        # At the default level every statement would see another moment: a snapshot's number would not be its rows'.
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with _refusals(), engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 
 
@@ -45,16 +58,22 @@ def writing(engine: Engine, tenant: str) -> Iterator[Connection]:
 
     A writer that decides on what it read would otherwise need a lock for each thing it looked at; management writes
     are few and short, so one row lock a tenant is the shortest way to be right.
-    Raises `Unavailable` when the database is away, `Conflict` when a constraint of the database was broken.
+    Raises `Unavailable` when the database is away, `Conflict` when a constraint of the database was broken, `NotFound`
+    when there is no such tenant.
     """
     with _refusals(), engine.begin() as connection:
-        connection.execute(select(tenants.c.number).where(tenants.c.id == tenant).with_for_update())
+        lock = select(tenants.c.id).where(tenants.c.id == tenant).with_for_update()
+        if connection.execute(lock).one_or_none() is None:
+            raise NotFound("tenant", tenant)
         yield connection
 
 
 @contextmanager
 def appending(engine: Engine) -> Iterator[Connection]:
-    """Give a connection for one transaction that only adds rows (events, exposures). Raises as `writing`."""
+    """Give a connection for one transaction that only adds rows (events, exposures).
+
+    Raises `Unavailable` when the database is away, `Conflict` when a constraint of the database was broken.
+    """
     with _refusals(), engine.begin() as connection:
         yield connection
 
@@ -63,33 +82,106 @@ def appending(engine: Engine) -> Iterator[Connection]:
 def _refusals() -> Iterator[None]:
     try:
         yield
-    except IntegrityError as error:
-        raise Conflict(
+    except PoolTimeoutError as error:
+        raise Unavailable("Every connection to the database is in use. Try again in a second.") from error
+    except DBAPIError as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def _refusal(error: DBAPIError) -> Refusal | None:
+    """Return what a caller is told of the database's error; None for a bug of ours, which must not look like one."""
+    sqlstate: str = getattr(error.orig, "sqlstate", None) or ""
+    sqlite_code: int = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the upper bits are the extended code
+    # Class 40: PostgreSQL ended a transaction because of another one, by a deadlock for example.
+    if isinstance(error, IntegrityError) or sqlstate.startswith("40"):
+        return Conflict(
             "Another write came first and the two cannot both hold. Read the present state and try again.",
             code="conflict",
-        ) from error
-    except (OperationalError, InterfaceError, TimeoutError) as error:
-        raise Unavailable("The database does not answer. Try again in a second.") from error
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        raise Unavailable("The connection to the database was lost. Try again in a second.") from error
+        )
+    if error.connection_invalidated:
+        return Unavailable("The connection to the database was lost. Try again in a second.")
+    # SQLite gives OperationalError to an unknown column as well; that one has the code of no special trouble.
+    is_away = isinstance(error, OperationalError) and sqlite_code != sqlite3.SQLITE_ERROR
+    if is_away or sqlstate == _READ_ONLY_SQLSTATE or sqlite_code in _DAMAGED_SQLITE_CODES:
+        return Unavailable("The database does not answer. Try again in a second.")
+    return None
 
 
-def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
-    dbapi_connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout={BUSY_TIMEOUT_MS}",
-        "journal_mode=WAL",
-        # FULL, because an acknowledged write must outlive a power cut as well as a killed process.
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
-        dbapi_connection.execute(f"PRAGMA {pragma}")
+def _create_postgresql_engine(url: URL, patience_s: float) -> Engine:
+    if "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": str(max(2, round(patience_s)))})
+    engine = _create_engine(
+        url,
+        # Whatever the server's default is: a writer that waited for its tenant's lock must see what the last one wrote.
+        isolation_level="READ COMMITTED",
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_size=POOL_SIZE,
+        pool_timeout=patience_s,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _bound_waiting(dbapi_connection: Any, _record: Any) -> None:
+        dbapi_connection.execute(f"SET lock_timeout = {round(patience_s * 1000)}")
+        dbapi_connection.commit()
+
+    return engine
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when another
-    # writer came between, however long the busy timeout.
-    read_only = connection.get_execution_options().get("abgate_read_only", False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
+    engine = _create_engine(url, max_overflow=0, pool_size=POOL_SIZE, pool_timeout=patience_s)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(dbapi_connection: Any, _record: Any) -> None:
+        dbapi_connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout={round(patience_s * 1000)}",
+            "journal_mode=WAL",
+            # FULL, because an acknowledged write must outlive a power cut as well as a killed process.
+            "synchronous=FULL",
+            "foreign_keys=ON",
+        ):
+            dbapi_connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when
+        # another writer came between, however long the busy timeout.
+        read_only = connection.get_execution_options().get("abgate_read_only", False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    _notice_when_the_file_goes(engine, Path(url.database or "").absolute())
+    return engine
+
+
+def _notice_when_the_file_goes(engine: Engine, path: Path) -> None:
+    """Refuse while the database file is away, instead of writing to a file that nobody will find again.
+
+    SQLite itself would go on with the deleted or moved file that it has open, and make an empty one for a new
+    connection. Only `migrate` makes the file.
+    """
+
+    @event.listens_for(engine, "do_connect")
+    def _open_what_is_there(_dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]) -> None:
+        args[0] = f"{path.as_uri()}?mode=rw"
+        options["uri"] = True
+
+    @event.listens_for(engine, "connect")
+    def _remember(_dbapi_connection: Any, record: Any) -> None:
+        record.info["file"] = _identity(path)
+
+    @event.listens_for(engine, "checkout")
+    def _compare(_dbapi_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info["file"] is None or record.info["file"] != _identity(path):
+            raise DisconnectionError(f"{path} is not the file that was opened.")  # the pool connects anew
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
