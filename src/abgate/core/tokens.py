@@ -1,0 +1,94 @@
+"""The two signed tokens of the runtime: the assignment token and the preview token (``runtime.md``, "Assignment").
+
+A token is its fields and their HMAC-SHA256 (RFC 2104), joined by dots, so that it can stand in a URL as it is. Key and
+time are arguments. Whatever is not a token of ours reads as None: a bad token costs a login nothing.
+"""
+
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from hmac import compare_digest
+from hmac import new as hmac
+
+from abgate.core.assignment import Forced, InFlight, Subjects
+from abgate.core.ids import ExperimentId, SegmentId, VariationId
+
+ASSIGNMENT_LIFETIME_S = 3600
+PREVIEW_LIFETIME_S = 24 * 3600
+MAX_LENGTH = 512
+
+_ASSIGNMENT, _PREVIEW, _SUBJECT = "a1", "p1", "s1"
+
+
+def make_assignment_token(key: bytes, in_flight: InFlight, subject: str, *, now: float) -> str:
+    """Return the token by which a login that is under way keeps its variation for an hour.
+
+    The subject is in it only as a keyed digest: the token passes through browsers and other people's logs.
+    """
+    digest = _subject_digest(key, in_flight.experiment_id, subject)
+    fields = (in_flight.experiment_id, in_flight.variation_id, in_flight.segment_id or "", digest, str(int(now)))
+    return _sealed(key, _ASSIGNMENT, *fields)
+
+
+def read_assignment_token(key: bytes, token: str, subjects: Subjects, *, now: float) -> InFlight | None:
+    """Return what the token says, if it is ours, at most an hour old and one of these `subjects`'s; else None.
+
+    One from the future is taken: only our own clock, set back since, makes such a token.
+    """
+    fields = _opened(key, _ASSIGNMENT, token, 5)
+    if fields is None:
+        return None
+    experiment_id, variation_id, segment_id, digest, issued_at = fields
+    if now - int(issued_at) > ASSIGNMENT_LIFETIME_S:
+        return None
+    given = (subject for subject in (subjects.device, subjects.user, subjects.organization) if subject)
+    if not any(compare_digest(digest, _subject_digest(key, experiment_id, subject)) for subject in given):
+        return None
+    return InFlight(experiment_id, variation_id, segment_id or None)
+
+
+def make_preview_token(
+    key: bytes,
+    experiment_id: ExperimentId,
+    *,
+    variation_id: VariationId | None = None,
+    segment_id: SegmentId | None = None,
+    now: float,
+    lifetime: int = PREVIEW_LIFETIME_S,
+) -> str:
+    """Return the token that lets its bearer force this assignment for `lifetime` seconds."""
+    fields = (experiment_id, variation_id or "", segment_id or "", str(int(now) + lifetime))
+    return _sealed(key, _PREVIEW, *fields)
+
+
+def read_preview_token(key: bytes, token: str, *, now: float) -> Forced | None:
+    """Return the assignment that the token lets its bearer force, if it is ours and has not expired; else None."""
+    fields = _opened(key, _PREVIEW, token, 4)
+    if fields is None:
+        return None
+    experiment_id, variation_id, segment_id, expires_at = fields
+    if now >= int(expires_at):
+        return None
+    return Forced(experiment_id, variation_id or None, segment_id or None)
+
+
+def _sealed(key: bytes, *fields: str) -> str:
+    text = ".".join(fields)
+    return f"{text}.{_mac(key, text)}"
+
+
+def _opened(key: bytes, kind: str, token: str, count: int) -> list[str] | None:
+    text, _, mac = token.rpartition(".")
+    # compare_digest takes text only when it is ASCII, which every token of ours is.
+    if len(token) > MAX_LENGTH or not token.isascii() or not compare_digest(mac, _mac(key, text)):
+        return None
+    fields = text.split(".")
+    return fields[1:] if fields[0] == kind and len(fields) == count + 1 else None
+
+
+def _subject_digest(key: bytes, experiment_id: ExperimentId, subject: str) -> str:
+    return _mac(key, f"{_SUBJECT}.{experiment_id}.{subject}")[:22]
+
+
+def _mac(key: bytes, text: str) -> str:
+    digest = hmac(key, text.encode("utf-8", "surrogatepass"), sha256).digest()
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
