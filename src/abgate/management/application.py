@@ -18,6 +18,7 @@ from abgate.management.rate_limit import RateLimiter
 from abgate.management.requests import add_rate_limit_headers
 from abgate.management.routes import experimentation_router
 from abgate.settings import Settings
+from abgate.vault import Vault
 
 MAX_BODY_BYTES = 1_000_000
 
@@ -26,6 +27,7 @@ def create_management_app(
     settings: Settings,
     engine: Engine,
     *,
+    vault: Vault,
     tenants: Tenants,
     verifier: TokenVerifier,
     on_change: Callable[[str], None],
@@ -49,6 +51,7 @@ def create_management_app(
             {
                 "settings": settings,
                 "engine": engine,
+                "vault": vault,
                 "tenants": tenants,
                 "verifier": verifier,
                 "limiter": limiter,

@@ -8,29 +8,9 @@ from litestar import Request, Response
 from litestar.enums import ParamType
 from litestar.exceptions import HTTPException, ValidationException
 
-from abgate.core.errors import (
-    Conflict,
-    InsufficientScope,
-    InvalidInput,
-    InvalidToken,
-    NotFound,
-    Refusal,
-    RuleBroken,
-    TooManyRequests,
-    Unavailable,
-)
+from abgate.asgi import STATUSES
+from abgate.core.errors import InsufficientScope, InvalidInput, InvalidToken, Refusal, TooManyRequests, Unavailable
 from abgate.management.bodies import ErrorAnswer
-
-STATUSES: dict[type[Refusal], int] = {
-    InvalidInput: 400,
-    RuleBroken: 400,
-    InvalidToken: 401,
-    InsufficientScope: 403,
-    NotFound: 404,
-    Conflict: 409,
-    TooManyRequests: 429,
-    Unavailable: 503,
-}
 
 _CODES_OF_STATUS = {
     400: "invalid_body",

@@ -33,8 +33,11 @@ class RateLimiter:
         self._second = 0
         self._taken: dict[str, int] = {}
 
-    def take(self, key: str, now: float) -> Allowance:
-        """Count one request of `key` at `now` (Unix time in seconds). Raises `TooManyRequests`."""
+    def take(self, key: str, now: float, *, cost: int = 1) -> Allowance:
+        """Count a request of `key` at `now` (Unix time in seconds), as `cost` requests. Raises `TooManyRequests`.
+
+        One request a second passes whatever its cost.
+        """
         if not self._limit:
             return self.full(now)
         second = int(now)
@@ -43,12 +46,12 @@ class RateLimiter:
             if second > self._second or second < self._second - 1:
                 self._second = second
                 self._taken = {}
-            taken = self._taken.get(key, 0) + 1
+            taken = self._taken.get(key, 0) + min(cost, self._limit)
             if taken <= self._limit:
                 self._taken[key] = taken
         if taken > self._limit:
             raise TooManyRequests(
-                f"More than {self._limit} requests in one second with this token. Wait for a second, then go on.",
+                f"More than {self._limit} requests in one second. Wait for a second, then go on.",
                 retry_after=RETRY_AFTER_S,
             )
         return Allowance(self._limit, self._limit - taken, _reset(now))

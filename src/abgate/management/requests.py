@@ -1,5 +1,6 @@
 """How a management request is admitted and read, before its operation runs."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,11 +11,11 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Message, Scope
 
-from abgate.core.errors import InvalidInput
+from abgate.core.errors import InvalidInput, TooManyRequests
 from abgate.core.ids import timestamp
 from abgate.core.principal import Principal
-from abgate.management.bodies import decode
 from abgate.management.caller import Caller
+from abgate.management.decoding import decode
 from abgate.management.errors import UnsupportedMediaType
 from abgate.management.rate_limit import Allowance
 from abgate.storage.changes import Author
@@ -23,7 +24,7 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 
 
 class ManagementRequest(Request[Any, Any, Any]):
-    """A request whose body is read by `bodies.decode`, as the type that its handler declares."""
+    """A request whose body is read by `decoding.decode`, as the type that its handler declares."""
 
     async def json(self) -> Any:
         """Return the body, decoded and checked. Raises `InvalidInput` and `UnsupportedMediaType`."""
@@ -36,16 +37,23 @@ class ManagementRequest(Request[Any, Any, Any]):
         return decode(await self.body(), Any if field is None else field.annotation)
 
 
-def admit(connection: Connection, handler: BaseRouteHandler) -> None:
+async def admit(connection: Connection, handler: BaseRouteHandler) -> None:
     """Let the request pass when its token, its rate and its query parameters allow.
 
     Raises `InvalidToken`, `TooManyRequests`, `InsufficientScope` and `InvalidInput`.
     """
     state = connection.app.state
     tenant = state.tenants.resolve(connection.headers.get("host"))
-    header = connection.headers.get("authorization")
-    principal = state.verifier.verify(tenant, header)
-    connection.state.allowance = state.limiter.take(header, time.time())
+    authorization = connection.headers.get("authorization")
+    principal = state.verifier.remembered(tenant, authorization)
+    if principal is None:
+        principal = await asyncio.to_thread(state.verifier.verify, tenant, authorization)
+    now = time.time()
+    try:
+        connection.state.allowance = state.limiter.take(authorization, now)
+    except TooManyRequests:
+        connection.state.allowance = state.limiter.exhausted(now)
+        raise
     principal.require(handler.opt["scope"])
     connection.state.principal = principal
     _check_path(connection)

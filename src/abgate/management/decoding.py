@@ -1,0 +1,152 @@
+"""How a JSON body is read: strictly, with errors that name the field and the rule."""
+
+import json
+import math
+import re
+from typing import Any, TypeVar
+
+import msgspec
+import msgspec.inspect
+
+from abgate.core.errors import InvalidInput
+
+T = TypeVar("T")
+
+MAX_DEPTH = 64
+MAX_INTEGER = 2**63
+
+_RULES_IN_WORDS = {
+    "^(?!.*\\x00)\\S(.*\\S)?(?!\\n)$": "must not begin or end with white space, nor hold a NUL or a line break",
+    "^[A-Za-z][A-Za-z0-9_-]{0,63}(?!\\n)$": (
+        "parameter names begin with a letter and have at most 64 letters, digits, underscores and dashes"
+    ),
+    "^[a-z][a-z0-9_]{1,63}(?!\\n)$": (
+        "must be 2 to 64 lower-case letters, digits and underscores, beginning with a letter"
+    ),
+}
+
+
+def decode(raw: bytes, type_: type[T]) -> T:
+    """Return the body `raw` as a `type_`.
+
+    Raises `InvalidInput` naming the field and the rule. Stricter than JSON: no duplicate keys, NaN, NUL, lone
+    surrogates, integers past 64 bits or nesting past 64 levels, since stores and clients disagree on what they mean.
+    """
+    value = _parsed(raw)
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        field, rule = _field_and_rule(_with_known_key(value, type_, str(error)))
+        if rule.startswith(("Invalid enum value", "Invalid value")):
+            rule += f"; must be one of {', '.join(_allowed_values(msgspec.inspect.type_info(type_), field.split('.')))}"
+        raise InvalidInput(field, rule) from None
+
+
+def _parsed(raw: bytes) -> Any:
+    if not raw.strip():
+        raise InvalidInput("", "the body is empty; send a JSON object")
+    try:
+        value = json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        _check_value(value, 0)
+    except UnicodeDecodeError:
+        raise InvalidInput("", "the body is not valid UTF-8") from None
+    except RecursionError:
+        raise InvalidInput("", f"the body is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise InvalidInput("", f"the body is not valid JSON: {error}") from None
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(twice, "stands twice in the same object")
+    return made
+
+
+def _refuse_constant(name: str) -> None:
+    raise InvalidInput("", f"{name} is not a JSON number")
+
+
+def _check_value(value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise RecursionError
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check_text(name)
+            _check_value(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_value(item, depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput("", "a number is too large for a double")
+    elif isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER:
+        raise InvalidInput("", "an integer is past 64 bits")
+
+
+def _check_text(text: str) -> None:
+    if "\x00" in text:
+        raise InvalidInput("", "a string holds a NUL character")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidInput("", "a string holds half of a surrogate pair")
+
+
+def _with_known_key(value: Any, type_: Any, message: str) -> str:
+    """Return `message` with the name of the wrong entry where msgspec's path leaves it out.
+
+    It does so for dictionaries (``$.parameters[...]`` and ``key in $.parameters``), which in our bodies stand at the
+    top level: each entry is tried alone until the wrong one is found.
+    """
+    found = re.search(r"\$\.(\w+)\[\.\.\.\]|`key` in `\$\.(\w+)`", message)
+    if found is None:
+        return message
+    name = found[1] or found[2]
+    for key, item in value[name].items():
+        try:
+            msgspec.convert({**value, name: {key: item}}, type_)
+        except msgspec.ValidationError as error:
+            alone = str(error)
+            if found[1]:
+                return alone.replace("[...]", f".{key}", 1)
+            return alone.replace(f"`key` in `$.{name}`", f"`$.{name}.{key}`")
+    return message
+
+
+def _field_and_rule(message: str) -> tuple[str, str]:
+    rule, _, path = message.partition(" - at `")
+    for pattern, words in _RULES_IN_WORDS.items():
+        if rule.endswith(f"matching regex {pattern!r}"):
+            rule = words
+    named = re.search(r"(?:unknown|required) field `([^`]*)`", rule)
+    field = path.rstrip("`").removeprefix("$").removeprefix(".")
+    if named:
+        field = f"{field}.{named[1]}" if field else named[1]
+        rule = "is required" if "required" in rule else "is not a field that can be given here"
+    return field, rule
+
+
+def _allowed_values(info: msgspec.inspect.Type, path: list[str]) -> list[str]:
+    """Return what a text at `path` may be, by the type that the body is read as."""
+    values: list[str] = []
+    match info:
+        case msgspec.inspect.Metadata():
+            values = _allowed_values(info.type, path)
+        case msgspec.inspect.UnionType():
+            values = [value for member in info.types for value in _allowed_values(member, path)]
+        case msgspec.inspect.ListType():
+            values = _allowed_values(info.item_type, path)
+        case msgspec.inspect.DictType():
+            values = _allowed_values(info.value_type, path[1:])
+        case msgspec.inspect.LiteralType() if not path:
+            values = [str(value) for value in info.values]
+        case msgspec.inspect.StructType() if path == [info.tag_field]:
+            values = [str(info.tag)]
+        case msgspec.inspect.StructType() if path:
+            name = path[0].partition("[")[0]
+            types = [field.type for field in info.fields if field.name == name]
+            values = [value for type_ in types for value in _allowed_values(type_, path[1:])]
+    return values
