@@ -17,6 +17,7 @@ from abgate.storage.tables import clients, signing_keys
 KEY_BITS = 2048
 ALGORITHM = "RS256"
 SECRET_BYTES = 32
+MAX_CLIENT_ID_LENGTH = 64
 
 
 class Cipher(Protocol):
