@@ -1,0 +1,1 @@
+"""What the benchmarks share: real servers, a client that costs little, and a report with a last line for programs."""

@@ -1,0 +1,78 @@
+"""Real servers in processes of their own, started for a benchmark and stopped after it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BENCH = Path(__file__).parent.parent
+PATIENCE_S = 60
+SCOPE = " ".join(f"{verb}:experimentation" for verb in ("read", "create", "update", "delete"))
+
+
+@contextmanager
+def abgate(data: Path, **settings: str) -> Iterator[int]:
+    """Serve the data directory with `abgate serve`, without a rate limit; gives the port."""
+    port = free_port()
+    with _running([*_command(), "serve", "--port", str(port)], _environment(data, **settings), port):
+        yield port
+
+
+@contextmanager
+def module(name: str, *arguments: str) -> Iterator[int]:
+    """Run a module of this folder's that serves, and whose first argument is the port; gives the port."""
+    port = free_port()
+    with _running([sys.executable, "-m", name, str(port), *arguments], dict(os.environ), port):
+        yield port
+
+
+def make_token(data: Path, **settings: str) -> str:
+    """Return a management token with every scope of the experimentation group."""
+    command = [*_command(), "token", "--scope", SCOPE]
+    done = subprocess.run(command, env=_environment(data, **settings), check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.splitlines()[-1]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _running(command: list[str], environment: dict[str, str], port: int) -> Iterator[None]:
+    process = subprocess.Popen(command, env=environment, cwd=BENCH, stdout=subprocess.DEVNULL)
+    try:
+        _wait_for(process, port)
+        yield
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args} ended with status {process.returncode} before it answered.")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _command() -> list[str]:
+    return [str(Path(sys.executable).with_name("abgate"))]
+
+
+def _environment(data: Path, **settings: str) -> dict[str, str]:
+    ours = {"ABGATE_DATA": str(data), "ABGATE_RATE_LIMIT": "0", **settings}
+    return {name: value for name, value in os.environ.items() if not name.startswith("ABGATE_")} | ours
