@@ -23,19 +23,24 @@ class StartError(Exception):
     """abgate cannot start; the message says in one line what is wrong and what to do."""
 
 
-def open_database(settings: Settings, default_port: int) -> Engine:
-    """Return an engine on a database that is at the present schema and has the default tenant.
-
-    Makes the data directory when it is missing, for its owner only. Any number of processes may do so at once, also
-    beside running servers. The default tenant gets the setting `domain`, else keeps the one it has, else is at
-    ``localhost`` and `default_port`. Raises `StartError`.
-    """
+def make_data_directory(settings: Settings) -> None:
+    """Make the data directory when it is missing, for its owner only. Raises `StartError`."""
     try:
         Path(settings.data).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StartError(
             f"The data directory {settings.data!r} cannot be made: {error.strerror}. Choose another with --data."
         ) from error
+
+
+def open_database(settings: Settings, default_port: int) -> Engine:
+    """Return an engine on a database that is at the present schema and has the default tenant.
+
+    Makes the data directory when it is missing. Any number of processes may do so at once, also beside running
+    servers. The default tenant gets the setting `domain`, else keeps the one it has, else is at
+    ``localhost`` and `default_port`. Raises `StartError`.
+    """
+    make_data_directory(settings)
     try:
         engine = create_engine(settings.database_url)
     except (SQLAlchemyError, ValueError) as error:

@@ -1,1 +1,39 @@
 """The command line: abgate …."""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from abgate.bootstrap import StartError
+from abgate.cli import clients, dev_cert, serve, tenants, token
+from abgate.core.errors import InvalidInput, Refusal
+from abgate.settings import SettingsError
+from abgate.vault import WrongSecret
+
+app = typer.Typer(
+    help="Controlled A/B tests on login. Every option is also a variable ABGATE_…; docs/settings.md lists them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("token")(token.token)
+app.command("dev-cert")(dev_cert.dev_cert)
+app.add_typer(clients.app, name="clients")
+app.add_typer(tenants.app, name="tenants")
+
+
+def main() -> None:
+    """Run the command that the arguments name. What it cannot do is one line on stderr, with exit code 1 or 2."""
+    try:
+        app()
+    except (SettingsError, InvalidInput) as error:
+        _fail(error, code=2)
+    except (StartError, WrongSecret, Refusal) as error:
+        _fail(error, code=1)
+
+
+def _fail(error: Exception, *, code: int) -> NoReturn:
+    print(f"abgate: {error}", file=sys.stderr)
+    sys.exit(code)
