@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select
+from msgspec.structs import replace
+from sqlalchemy import ColumnElement, Connection, delete, insert, literal_column, select
 
 from abgate.core.allocation import References, referenced_segments
 from abgate.core.errors import NotFound
@@ -36,7 +37,7 @@ def list_page(
 ) -> Page[Experiment]:
     """Return a page of experiments, newest first; archived ones only when `status` asks for them."""
     table = experiments
-    where = [table.c.tenant == tenant, table.c.status == status if status else table.c.status != "archived"]
+    where = [table.c.tenant == tenant, table.c.status == status if status else rows.is_live(table)]
     if authentication_flow is not None:
         where.append(table.c.authentication_flow == authentication_flow)
     if feature_flag_id is not None:
@@ -71,7 +72,7 @@ def save(
 
 
 def remove(connection: Connection, author: Author, experiment: Experiment) -> None:
-    """Delete the experiment."""
+    """Delete the experiment. Raises `Conflict` ``conflict`` when it is gone."""
     changes.append(connection, author, "delete", "experiment", experiment.id, before=experiment, after=None)
     _forget_segments(connection, author.tenant, experiment.id)
     rows.remove(connection, experiments, author.tenant, experiment.id)
@@ -94,7 +95,7 @@ def rivals(connection: Connection, tenant: str, id: ExperimentId, flow: Flow) ->
     """Return the other active experiments that could reach the same login as one on `flow`."""
     table = experiments
     query = select(table.c.id, table.c.name, table.c.authentication_flow).where(
-        table.c.tenant == tenant, table.c.status == "active", table.c.id != id
+        table.c.tenant == tenant, table.c.status == literal_column("'active'"), table.c.id != id
     )
     if flow != ALL_FLOWS:
         query = query.where(table.c.authentication_flow.in_((flow, ALL_FLOWS)))
@@ -119,18 +120,22 @@ def revalidate(connection: Connection, tenant: str, stored: Collection[Stored[Ex
 
     Not a change of the experiment: the write that caused it is the one that the history keeps.
     """
+    of_flag: dict[FeatureFlagId, References] = {}
     for each in stored:
         experiment = each.value
-        present = references(
-            connection, tenant, experiment.feature_flag_id, referenced_segments(experiment.allocations)
-        )
+        flag_id, segment_ids = experiment.feature_flag_id, referenced_segments(experiment.allocations)
+        if flag_id not in of_flag:
+            of_flag[flag_id] = references(connection, tenant, flag_id, ())
+        present = of_flag[flag_id]
+        if segment_ids:
+            present = replace(present, segments=segments.find_many(connection, tenant, segment_ids))
         revised = with_validity(experiment, present)
         if revised is not experiment:
             rows.save(connection, experiments, tenant, each, value=revised, columns=_columns(revised))
 
 
 def _live(connection: Connection, tenant: str, condition: ColumnElement[bool]) -> list[Stored[Experiment]]:
-    where = [experiments.c.tenant == tenant, experiments.c.status != "archived", condition]
+    where = [experiments.c.tenant == tenant, rows.is_live(experiments), condition]
     return rows.find_many(connection, experiments, Experiment, where)
 
 

@@ -32,7 +32,7 @@ def list_page(
 ) -> Page[FeatureFlag]:
     """Return a page of flags, newest first; archived ones only when `status` asks for them."""
     table = feature_flags
-    where = [table.c.tenant == tenant, table.c.status == status if status else table.c.status != "archived"]
+    where = [table.c.tenant == tenant, table.c.status == status if status else rows.is_live(table)]
     if type is not None:
         where.append(table.c.type == type)
     return rows.page(connection, table, FeatureFlag, where, after=after, take=take)
@@ -47,13 +47,14 @@ def add(connection: Connection, author: Author, flag: FeatureFlag) -> None:
 
 def save(connection: Connection, author: Author, stored: Stored[FeatureFlag], flag: FeatureFlag) -> None:
     """Store the flag's new value. Raises `Conflict` ``name_conflict`` or ``conflict``."""
-    rows.check_name_is_free(connection, feature_flags, author.tenant, flag.name, id=flag.id)
+    if flag.name != stored.value.name:
+        rows.check_name_is_free(connection, feature_flags, author.tenant, flag.name, id=flag.id)
     changes.append(connection, author, "update", "feature_flag", flag.id, before=stored.value, after=flag)
     rows.save(connection, feature_flags, author.tenant, stored, value=flag, columns=_flag_columns(flag))
 
 
 def remove(connection: Connection, author: Author, flag: FeatureFlag) -> None:
-    """Delete the flag and its variations."""
+    """Delete the flag and its variations. Raises `Conflict` ``conflict`` when it is gone."""
     for stored in list_variations(connection, author.tenant, flag.id):
         changes.append(connection, author, "delete", "variation", stored.id, before=stored, after=None)
     connection.execute(
@@ -89,13 +90,14 @@ def add_variation(connection: Connection, author: Author, variation: Variation) 
 
 def save_variation(connection: Connection, author: Author, stored: Stored[Variation], variation: Variation) -> None:
     """Store the variation's new value. Raises `Conflict` ``name_conflict`` or ``conflict``."""
-    _check_variation_name(connection, author.tenant, variation)
+    if variation.name != stored.value.name:
+        _check_variation_name(connection, author.tenant, variation)
     changes.append(connection, author, "update", "variation", variation.id, before=stored.value, after=variation)
     rows.save(connection, variations, author.tenant, stored, value=variation, columns=_variation_columns(variation))
 
 
 def remove_variation(connection: Connection, author: Author, variation: Variation) -> None:
-    """Delete the variation."""
+    """Delete the variation. Raises `Conflict` ``conflict`` when it is gone."""
     changes.append(connection, author, "delete", "variation", variation.id, before=variation, after=None)
     rows.remove(connection, variations, author.tenant, variation.id)
 

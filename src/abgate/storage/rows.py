@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Table, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, insert, literal_column, select, update
 
 from abgate.core.errors import Conflict
 
@@ -87,8 +87,15 @@ def save(
 
 
 def remove(connection: Connection, table: Table, tenant: str, id: str) -> None:
-    """Delete the tenant's row with this id."""
-    connection.execute(delete(table).where(table.c.tenant == tenant, table.c.id == id))
+    """Delete the tenant's row with this id. Raises `Conflict` when it is gone."""
+    removed = connection.execute(delete(table).where(table.c.tenant == tenant, table.c.id == id))
+    if removed.rowcount != 1:
+        raise Conflict(f"{id} was deleted by another request.", code="conflict")
+
+
+def is_live(table: Table) -> ColumnElement[bool]:
+    """Return the condition that a row is not archived, as the table's partial indexes have it."""
+    return table.c.status != literal_column("'archived'")
 
 
 def to_body(value: Struct) -> str:

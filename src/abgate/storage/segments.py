@@ -49,13 +49,14 @@ def add(connection: Connection, author: Author, segment: Segment) -> None:
 
 def save(connection: Connection, author: Author, stored: Stored[Segment], segment: Segment) -> None:
     """Store the segment's new value. Raises `Conflict` ``name_conflict`` or ``conflict``."""
-    rows.check_name_is_free(connection, segments, author.tenant, segment.name, id=segment.id)
+    if segment.name != stored.value.name:
+        rows.check_name_is_free(connection, segments, author.tenant, segment.name, id=segment.id)
     changes.append(connection, author, "update", "segment", segment.id, before=stored.value, after=segment)
     rows.save(connection, segments, author.tenant, stored, value=segment, columns=_columns(segment))
 
 
 def remove(connection: Connection, author: Author, segment: Segment) -> None:
-    """Delete the segment."""
+    """Delete the segment. Raises `Conflict` ``conflict`` when it is gone."""
     changes.append(connection, author, "delete", "segment", segment.id, before=segment, after=None)
     rows.remove(connection, segments, author.tenant, segment.id)
 

@@ -1,25 +1,55 @@
 """Every table. A resource is stored as the JSON of its value, beside the columns that are searched or guarded."""
 
+import sqlalchemy
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
+    Dialect,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
-    Text,
+    TypeDecorator,
     UniqueConstraint,
+    text,
 )
+
+
+class Text(TypeDecorator[str]):
+    """Text, without the NUL that PostgreSQL cannot hold.
+
+    An id with a NUL in it, out of a URL or a token, is then simply not there, where PostgreSQL would fail.
+    """
+
+    impl = sqlalchemy.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Return `value` with each NUL replaced."""
+        return value if value is None else value.replace("\x00", "\ufffd")
+
+
+# As a literal, not a parameter: a prepared statement's plan may use a partial index only when it can see the value.
+LIVE = "status <> 'archived'"
 
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
     }
 )
+
+
+def _index_of_live(*columns: str) -> Index:
+    """Return an index of the rows that lists show unless asked otherwise: archived ones only ever pile up."""
+    return Index(None, *columns, sqlite_where=text(LIVE), postgresql_where=text(LIVE))
+
 
 tenants = Table(
     "tenants",
@@ -69,7 +99,7 @@ feature_flags = Table(
     Column("body", Text, nullable=False),
     PrimaryKeyConstraint("tenant", "id"),
     UniqueConstraint("tenant", "name"),
-    Index(None, "tenant", "created_in"),
+    _index_of_live("tenant", "created_in"),
     Index(None, "tenant", "status", "created_in"),
 )
 
@@ -85,6 +115,7 @@ variations = Table(
     Column("body", Text, nullable=False),
     PrimaryKeyConstraint("tenant", "id"),
     UniqueConstraint("tenant", "feature_flag_id", "name"),
+    ForeignKeyConstraint(["tenant", "feature_flag_id"], [feature_flags.c.tenant, feature_flags.c.id]),
 )
 
 segments = Table(
@@ -116,14 +147,14 @@ experiments = Table(
     Column("body", Text, nullable=False),
     PrimaryKeyConstraint("tenant", "id"),
     UniqueConstraint("tenant", "name"),
-    Index(None, "tenant", "created_in"),
+    _index_of_live("tenant", "created_in"),
+    _index_of_live("tenant", "authentication_flow", "created_in"),
+    _index_of_live("tenant", "feature_flag_id", "created_in"),
     Index(None, "tenant", "status", "created_in"),
-    Index(None, "tenant", "authentication_flow", "created_in"),
-    Index(None, "tenant", "feature_flag_id", "created_in"),
 )
 
-# At most one active experiment a flow, in the database itself. That `all` tolerates no other is held by a trigger,
-# which the first migration creates: no index can say it on both databases.
+# At most one active experiment a flow, in the database itself. That `all` tolerates no other is held by a constraint
+# (SQLite: triggers) that the first migration creates: no index can say it on both databases.
 one_active = Index(
     "one_active_experiment",
     experiments.c.tenant,
@@ -140,6 +171,7 @@ experiment_segments = Table(
     Column("segment_id", Text, nullable=False),
     Column("experiment_id", Text, nullable=False),
     PrimaryKeyConstraint("tenant", "segment_id", "experiment_id"),
+    ForeignKeyConstraint(["tenant", "experiment_id"], [experiments.c.tenant, experiments.c.id]),
     Index(None, "tenant", "experiment_id"),
 )
 
@@ -157,4 +189,59 @@ changes = Table(
     Column("after", Text),
     PrimaryKeyConstraint("tenant", "number"),
     Index(None, "tenant", "resource_id", "number"),
+)
+
+
+def _sequence() -> Column[int]:
+    """Return the column that numbers rows as they come. SQLite counts up only an INTEGER, and never one down again."""
+    return Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+
+
+# Moments in the event log are microseconds since 1970: arithmetic on dates differs between every two databases.
+exposures = Table(
+    "exposures",
+    metadata,
+    _sequence(),
+    Column("tenant", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("experiment_id", Text, nullable=False),
+    Column("variation_id", Text, nullable=False),
+    Column("forced", Boolean, nullable=False),
+    Column("subject", Text),
+    Column("device", Text),
+    Column("user_id", Text),
+    Column("organization_id", Text),
+    Column("transaction_id", Text),
+    Column("body", Text, nullable=False),
+    Index(None, "tenant", "experiment_id", "subject", "at"),
+    Index(None, "tenant", "transaction_id", "at"),
+    Index(None, "tenant", "device", "at"),
+    Index(None, "tenant", "user_id", "at"),
+    sqlite_autoincrement=True,
+)
+
+auth_events = Table(
+    "auth_events",
+    metadata,
+    _sequence(),
+    Column("tenant", Text, nullable=False),
+    Column("log_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("event", Text),
+    Column("client_id", Text),
+    Column("device", Text),
+    Column("user_id", Text),
+    Column("organization_id", Text),
+    Column("transaction_id", Text),
+    Column("experiment_id", Text),
+    Column("variation_id", Text),
+    Column("forced", Boolean, nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("tenant", "log_id"),
+    Index(None, "tenant", "at"),
+    Index(None, "tenant", "device", "type", "at"),
+    Index(None, "tenant", "user_id", "type", "at"),
+    Index(None, "tenant", "organization_id", "type", "at"),
+    sqlite_autoincrement=True,
 )

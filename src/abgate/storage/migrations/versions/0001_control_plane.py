@@ -11,6 +11,7 @@ branch_labels = None
 depends_on = None
 
 TEXT, NUMBER = sa.Text(), sa.BigInteger()
+ACTIVE, LIVE = sa.text("status = 'active'"), sa.text("status <> 'archived'")
 
 
 def upgrade() -> None:
@@ -22,13 +23,15 @@ def upgrade() -> None:
         "experiments",
         ["tenant", "authentication_flow"],
         unique=True,
-        sqlite_where=sa.text("status = 'active'"),
-        postgresql_where=sa.text("status = 'active'"),
+        sqlite_where=ACTIVE,
+        postgresql_where=ACTIVE,
     )
     if op.get_bind().dialect.name == "postgresql":
-        _create_postgresql_triggers()
+        _hold_all_flows_on_postgresql()
+        _hold_history_on_postgresql()
     else:
-        _create_sqlite_triggers()
+        _hold_all_flows_on_sqlite()
+        _hold_history_on_sqlite()
 
 
 def _create_identity_tables() -> None:
@@ -64,25 +67,39 @@ def _create_identity_tables() -> None:
 
 def _create_resource_tables() -> None:
     _create_resource_table("feature_flags", "name", "type", "status")
-    _create_resource_table("variations", "feature_flag_id", "name", unique=("feature_flag_id", "name"))
+    _create_resource_table(
+        "variations",
+        "feature_flag_id",
+        "name",
+        unique=("feature_flag_id", "name"),
+        refers=sa.ForeignKeyConstraint(
+            ["tenant", "feature_flag_id"],
+            ["feature_flags.tenant", "feature_flags.id"],
+            name="fk_variations_feature_flags",
+        ),
+    )
     _create_resource_table("segments", "name", "type")
     _create_resource_table("experiments", "name", "status", "authentication_flow", "feature_flag_id")
-    for table, columns in {
-        "feature_flags": ((), ("status",)),
-        "segments": ((),),
-        "experiments": ((), ("status",), ("authentication_flow",), ("feature_flag_id",)),
-    }.items():
-        for column in columns:
-            indexed = ["tenant", *column, "created_in"]
-            op.create_index(f"ix_{table}_{'_'.join(indexed)}", table, indexed)
+    _create_index("feature_flags", "created_in", where=LIVE)
+    _create_index("feature_flags", "status", "created_in")
+    _create_index("segments", "created_in")
+    _create_index("experiments", "created_in", where=LIVE)
+    _create_index("experiments", "authentication_flow", "created_in", where=LIVE)
+    _create_index("experiments", "feature_flag_id", "created_in", where=LIVE)
+    _create_index("experiments", "status", "created_in")
     op.create_table(
         "experiment_segments",
         _column("tenant", TEXT),
         _column("segment_id", TEXT),
         _column("experiment_id", TEXT),
         sa.PrimaryKeyConstraint("tenant", "segment_id", "experiment_id", name="pk_experiment_segments"),
+        sa.ForeignKeyConstraint(
+            ["tenant", "experiment_id"],
+            ["experiments.tenant", "experiments.id"],
+            name="fk_experiment_segments_experiments",
+        ),
     )
-    op.create_index("ix_experiment_segments_tenant_experiment_id", "experiment_segments", ["tenant", "experiment_id"])
+    _create_index("experiment_segments", "experiment_id")
 
 
 def _create_history_tables() -> None:
@@ -99,10 +116,12 @@ def _create_history_tables() -> None:
         sa.Column("after", TEXT),
         sa.PrimaryKeyConstraint("tenant", "number", name="pk_changes"),
     )
-    op.create_index("ix_changes_tenant_resource_id_number", "changes", ["tenant", "resource_id", "number"])
+    _create_index("changes", "resource_id", "number")
 
 
-def _create_resource_table(name: str, *columns: str, unique: tuple[str, ...] = ("name",)) -> None:
+def _create_resource_table(
+    name: str, *columns: str, unique: tuple[str, ...] = ("name",), refers: sa.ForeignKeyConstraint | None = None
+) -> None:
     op.create_table(
         name,
         _column("tenant", TEXT),
@@ -113,11 +132,35 @@ def _create_resource_table(name: str, *columns: str, unique: tuple[str, ...] = (
         _column("body", TEXT),
         sa.PrimaryKeyConstraint("tenant", "id", name=f"pk_{name}"),
         sa.UniqueConstraint("tenant", *unique, name=f"uq_{name}_{'_'.join(('tenant', *unique))}"),
+        *(() if refers is None else (refers,)),
     )
+
+
+def _create_index(table: str, *columns: str, where: sa.TextClause | None = None) -> None:
+    indexed = ["tenant", *columns]
+    op.create_index(f"ix_{table}_{'_'.join(indexed)}", table, indexed, sqlite_where=where, postgresql_where=where)
 
 
 def _column(name: str, type_: sa.types.TypeEngine[Any]) -> sa.Column[Any]:
     return sa.Column(name, type_, nullable=False)
+
+
+def _hold_all_flows_on_postgresql() -> None:
+    """Have `all` tolerate no other active experiment, at any isolation level.
+
+    Two active experiments clash when their tenants are equal and their flows overlap, `all` being the flow without
+    bounds. An exclusion constraint sees what other transactions have not committed yet; a trigger's query would not.
+    """
+    op.execute('CREATE TYPE text_range AS RANGE (subtype = text, collation = "C")')
+    op.execute(
+        """
+        ALTER TABLE experiments ADD CONSTRAINT all_flows_tolerates_no_other EXCLUDE USING gist (
+          text_range(tenant, tenant, '[]') WITH &&,
+          (CASE WHEN authentication_flow = 'all' THEN text_range(NULL, NULL)
+                ELSE text_range(authentication_flow, authentication_flow, '[]') END) WITH &&
+        ) WHERE (status = 'active')
+        """
+    )
 
 
 CLASH = """
@@ -127,7 +170,8 @@ CLASH = """
 """
 
 
-def _create_sqlite_triggers() -> None:
+def _hold_all_flows_on_sqlite() -> None:
+    """Have `all` tolerate no other active experiment. SQLite has one writer at a time, so a trigger sees everything."""
     for moment in ("INSERT", "UPDATE"):
         op.execute(
             f"""
@@ -138,23 +182,28 @@ def _create_sqlite_triggers() -> None:
         )
 
 
-def _create_postgresql_triggers() -> None:
-    # The lock makes two transactions that activate at once wait for each other, so that the second one sees the first.
+def _hold_history_on_postgresql() -> None:
     op.execute(
-        f"""
-        CREATE FUNCTION all_flows_tolerates_no_other() RETURNS trigger LANGUAGE plpgsql AS $$
+        """
+        CREATE FUNCTION changes_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-          PERFORM pg_advisory_xact_lock(hashtextextended('abgate.active.' || NEW.tenant, 0));
-          IF EXISTS ({CLASH}) THEN
-            RAISE EXCEPTION 'all_flows_tolerates_no_other' USING ERRCODE = 'exclusion_violation';
-          END IF;
-          RETURN NEW;
+          RAISE EXCEPTION 'changes_are_append_only' USING ERRCODE = 'restrict_violation';
         END $$
         """
     )
     op.execute(
         """
-        CREATE TRIGGER all_flows_tolerates_no_other BEFORE INSERT OR UPDATE ON experiments
-        FOR EACH ROW WHEN (NEW.status = 'active') EXECUTE FUNCTION all_flows_tolerates_no_other()
+        CREATE TRIGGER changes_are_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON changes
+        FOR EACH STATEMENT EXECUTE FUNCTION changes_are_append_only()
         """
     )
+
+
+def _hold_history_on_sqlite() -> None:
+    for moment in ("UPDATE", "DELETE"):
+        op.execute(
+            f"""
+            CREATE TRIGGER changes_are_append_only_{moment.lower()} BEFORE {moment} ON changes
+            BEGIN SELECT RAISE(ABORT, 'changes_are_append_only'); END
+            """
+        )
