@@ -3,7 +3,7 @@
 from msgspec import Struct
 from sqlalchemy import Connection, insert, select, update
 
-from abgate.core.errors import Conflict
+from abgate.core.errors import Conflict, NotFound
 from abgate.core.ids import Timestamp
 from abgate.storage.tables import tenants
 
@@ -32,12 +32,24 @@ def find(connection: Connection, id: str) -> Tenant | None:
 
 def add(connection: Connection, tenant: Tenant, *, now: Timestamp) -> None:
     """Store a new tenant. Raises `Conflict` ``name_conflict`` when its id or domain is taken."""
-    taken = select(tenants.c.id).where((tenants.c.id == tenant.id) | (tenants.c.domain == tenant.domain))
-    if connection.execute(taken).first() is not None:
-        raise Conflict(f"A tenant {tenant.id!r}, or one at {tenant.domain!r}, is there already.", code="name_conflict")
+    if find(connection, tenant.id) is not None:
+        raise Conflict(f"A tenant {tenant.id!r} is there already.", code="name_conflict")
+    _check_domain_is_free(connection, tenant.domain, id=tenant.id)
     connection.execute(insert(tenants).values(id=tenant.id, domain=tenant.domain, number=0, created_at=now))
 
 
 def move(connection: Connection, id: str, domain: str) -> None:
-    """Give the tenant another domain; its tokens for the former one are worth nothing from then on."""
-    connection.execute(update(tenants).where(tenants.c.id == id).values(domain=domain))
+    """Give the tenant another domain; its tokens for the former one are worth nothing from then on.
+
+    Raises `NotFound`, and `Conflict` ``name_conflict`` when the domain is another tenant's.
+    """
+    _check_domain_is_free(connection, domain, id=id)
+    moved = connection.execute(update(tenants).where(tenants.c.id == id).values(domain=domain))
+    if moved.rowcount != 1:
+        raise NotFound("tenant", id)
+
+
+def _check_domain_is_free(connection: Connection, domain: str, *, id: str) -> None:
+    other = connection.execute(select(tenants.c.id).where(tenants.c.domain == domain, tenants.c.id != id)).scalar()
+    if other is not None:
+        raise Conflict(f"domain: {domain!r} is taken by the tenant {other!r}.", code="name_conflict")
