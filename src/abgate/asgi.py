@@ -17,6 +17,7 @@ from abgate.core.errors import (
     TooManyRequests,
     Unavailable,
 )
+from abgate.core.principal import Principal
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,6 +25,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
+Authenticate = Callable[[str | None, str | None], Awaitable[Principal]]
+"""Takes a request's Host and Authorization headers and returns who asks; raises `InvalidToken`, `Unavailable`."""
 
 STATUSES: dict[type[Refusal], int] = {
     InvalidInput: 400,
@@ -82,7 +85,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
     """Return the request's body. Raises `WrongRequest` 413 past `limit` bytes, `ClientGone`."""
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit)
+        raise body_too_large(limit)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -92,7 +95,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise _too_large(limit)
+            raise body_too_large(limit)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -135,6 +138,7 @@ def _refusal_headers(refusal: Refusal | WrongRequest) -> Headers:
     return ()
 
 
-def _too_large(limit: int) -> WrongRequest:
+def body_too_large(limit: int) -> WrongRequest:
+    """Return the refusal of a body of more than `limit` bytes."""
     size = f"{limit >> 20} MB" if limit >= 1 << 20 else f"{limit >> 10} KB"
     return WrongRequest(413, "body_too_large", f"The body is too large; at most {size} is accepted.")

@@ -50,6 +50,7 @@ class InFlight(Struct, frozen=True):
     experiment_id: ExperimentId
     variation_id: VariationId
     segment_id: SegmentId | None
+    is_forced: bool = False
 
 
 class Assignment(Struct, frozen=True):
@@ -157,11 +158,16 @@ def _chosen(experiment: CompiledExperiment, forced: Forced) -> CompiledAllocatio
 
 
 def _kept(snapshot: Snapshot, flows: Sequence[Flow], in_flight: InFlight) -> Assignment | None:
-    experiment = snapshot.find_live(in_flight.experiment_id)
-    if experiment is None or not any(flows_overlap(flow, experiment.flow) for flow in flows):
+    if in_flight.is_forced:
+        experiment = snapshot.find_experiment(in_flight.experiment_id)
+    else:
+        experiment = snapshot.find_live(in_flight.experiment_id)
+        if experiment is not None and not any(flows_overlap(flow, experiment.flow) for flow in flows):
+            return None
+    if experiment is None:
         return None
     same_variation = [each for each in experiment.allocations if each.context.variation_id == in_flight.variation_id]
     if not same_variation:
         return None
     same_segment = [each for each in same_variation if each.segment_id == in_flight.segment_id]
-    return Assignment("kept", experiment, (same_segment or same_variation)[0])
+    return Assignment("forced" if in_flight.is_forced else "kept", experiment, (same_segment or same_variation)[0])

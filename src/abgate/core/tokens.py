@@ -17,6 +17,7 @@ PREVIEW_LIFETIME_S = 24 * 3600
 MAX_LENGTH = 512
 
 _ASSIGNMENT, _PREVIEW, _SUBJECT = "a1", "p1", "s1"
+_FORCED = "f"
 
 
 def make_assignment_token(key: bytes, in_flight: InFlight, subject: str, *, now: float) -> str:
@@ -25,7 +26,8 @@ def make_assignment_token(key: bytes, in_flight: InFlight, subject: str, *, now:
     The subject is in it only as a keyed digest: the token passes through browsers and other people's logs.
     """
     digest = _subject_digest(key, in_flight.experiment_id, subject)
-    fields = (in_flight.experiment_id, in_flight.variation_id, in_flight.segment_id or "", digest, str(int(now)))
+    mark = _FORCED if in_flight.is_forced else ""
+    fields = (in_flight.experiment_id, in_flight.variation_id, in_flight.segment_id or "", mark, digest, str(int(now)))
     return _sealed(key, _ASSIGNMENT, *fields)
 
 
@@ -34,16 +36,16 @@ def read_assignment_token(key: bytes, token: str, subjects: Subjects, *, now: fl
 
     One from the future is taken: only our own clock, set back since, makes such a token.
     """
-    fields = _opened(key, _ASSIGNMENT, token, 5)
+    fields = _opened(key, _ASSIGNMENT, token, 6)
     if fields is None:
         return None
-    experiment_id, variation_id, segment_id, digest, issued_at = fields
+    experiment_id, variation_id, segment_id, mark, digest, issued_at = fields
     if now - int(issued_at) > ASSIGNMENT_LIFETIME_S:
         return None
     given = (subject for subject in (subjects.device, subjects.user, subjects.organization) if subject)
     if not any(compare_digest(digest, _subject_digest(key, experiment_id, subject)) for subject in given):
         return None
-    return InFlight(experiment_id, variation_id, segment_id or None)
+    return InFlight(experiment_id, variation_id, segment_id or None, mark == _FORCED)
 
 
 def make_preview_token(
@@ -69,6 +71,22 @@ def read_preview_token(key: bytes, token: str, *, now: float) -> Forced | None:
     if now >= int(expires_at):
         return None
     return Forced(experiment_id, variation_id or None, segment_id or None)
+
+
+def permitted(
+    policy: str, forced: Forced | None, preview: str | None, *, key: bytes, now: float
+) -> tuple[Forced | None, bool]:
+    """Return the assignment that may be forced under the policy, if any, and whether one that was asked for may not.
+
+    ``open`` takes anyone's word, ``signed`` a preview token's only, ``off`` nobody's. A good token says more than the
+    words beside it.
+    """
+    promised = read_preview_token(key, preview, now=now) if preview and policy != "off" else None
+    if promised is not None:
+        return promised, False
+    if forced is not None and policy == "open":
+        return forced, bool(preview)
+    return None, forced is not None or bool(preview)
 
 
 def _sealed(key: bytes, *fields: str) -> str:
