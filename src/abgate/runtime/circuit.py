@@ -1,0 +1,85 @@
+"""Fail open: a fault of ours never costs a login more than its experiment (``runtime.md``, first paragraph)."""
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from abgate.core.errors import Refusal, Unavailable
+
+FAULTS = 5
+WITHIN_S = 10.0
+OPEN_S = 5.0
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class Circuit:
+    """Opens after five faults in a row within ten seconds, for five seconds; then one request tries again."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin closed; `clock` gives seconds."""
+        self._clock = clock
+        self._faults: deque[float] = deque(maxlen=FAULTS)
+        self._opened_at: float | None = None
+        self._is_trying = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether answers are given without an experiment; also while the one request tries."""
+        return self._opened_at is not None
+
+    def admits(self) -> bool:
+        """Tell whether this request may try; of those that ask once the five seconds are over, the first."""
+        if self._opened_at is None:
+            return True
+        if self._is_trying or self._clock() - self._opened_at < OPEN_S:
+            return False
+        self._is_trying = True
+        return True
+
+    def succeeded(self) -> None:
+        """Take note that a request went well."""
+        self._faults.clear()
+        self._opened_at = None
+        self._is_trying = False
+
+    def failed(self) -> None:
+        """Take note of a fault of ours."""
+        now = self._clock()
+        self._faults.append(now)
+        in_a_row = len(self._faults) == FAULTS and now - self._faults[0] <= WITHIN_S
+        if self._is_trying or (in_a_row and not self.is_open):
+            log.warning("experiment_circuit_open", seconds=OPEN_S)
+            self._opened_at = now
+            self._is_trying = False
+
+    def abandoned(self) -> None:
+        """Take note that a request neither went well nor met a fault: its caller was wrong, or is gone."""
+        self._is_trying = False
+
+
+async def fail_open(circuit: Circuit, entry: str, decide: Callable[[], Awaitable[T]], otherwise: T) -> T:
+    """Return what `decide` gives; `otherwise` when that meets a fault of ours, or at once while the circuit is open.
+
+    What the caller did wrong is not ours: such a refusal is raised on.
+    """
+    if not circuit.admits():
+        return otherwise
+    try:
+        decided = await decide()
+    except Exception as error:
+        if isinstance(error, Refusal) and not isinstance(error, Unavailable):
+            circuit.abandoned()
+            raise
+        log.warning("experiment_fault", entry=entry, exc_info=error)
+        circuit.failed()
+        return otherwise
+    except BaseException:
+        circuit.abandoned()
+        raise
+    circuit.succeeded()
+    return decided

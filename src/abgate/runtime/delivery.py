@@ -1,0 +1,126 @@
+"""One login's way through the engine: attributes, tokens, assignment, exposure. Memory only."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+from msgspec import UNSET, Struct
+
+from abgate.core.assignment import Assignment, AssignmentWarning, Forced, InFlight, Subjects, assign
+from abgate.core.events import ExperimentDetails, Exposure
+from abgate.core.ids import Flow
+from abgate.core.snapshot import Snapshot
+from abgate.core.tokens import make_assignment_token, permitted, read_assignment_token
+from abgate.runtime.attributes import AttributeReader
+from abgate.runtime.exposures import Exposures
+from abgate.runtime.snapshots import Snapshots
+from abgate.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Login(Struct, frozen=True, kw_only=True):
+    """What a request says of the login that it is about."""
+
+    flows: Sequence[Flow]
+    subjects: Subjects
+    attributes: Mapping[str, str]
+    ip: str | None = None
+    transaction_id: str | None = None
+    forced: Forced | None = None
+    preview: str | None = None
+    assignment_token: str | None = None
+    record: bool = True
+
+
+class Delivered(Struct, frozen=True):
+    """What the login gets, and the token by which it keeps it."""
+
+    assignment: Assignment
+    warnings: tuple[AssignmentWarning, ...]
+    token: str | None
+    snapshot: Snapshot
+
+
+class Delivery:
+    """Assigns and records. `clock` gives Unix time in seconds."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: Snapshots,
+        exposures: Exposures,
+        settings: Settings,
+        token_key: bytes,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises `WrongGeoipDatabase` when the setting `geoip_database` names no such file."""
+        self._snapshots = snapshots
+        self._exposures = exposures
+        self._attributes = AttributeReader(settings.geoip_database)
+        self._policy = settings.forced_assignment_policy
+        self._token_key = token_key
+        self._clock = clock
+
+    def snapshot(self, tenant: str) -> Snapshot:
+        """Return the snapshot that the tenant's next login is answered from. Raises `Unavailable`."""
+        return self._snapshots.get(tenant)
+
+    def deliver(self, tenant: str, login: Login) -> Delivered:
+        """Return what the login gets, its exposure queued. Raises `Unavailable` when no snapshot was ever loaded."""
+        now = self._clock()
+        snapshot = self._snapshots.get(tenant)
+        attributes = self._attributes.complete(login.attributes, ip=login.ip)
+        forced, refused = permitted(self._policy, login.forced, login.preview, key=self._token_key, now=now)
+        in_flight = (
+            read_assignment_token(self._token_key, login.assignment_token, login.subjects, now=now)
+            if login.assignment_token
+            else None
+        )
+        assignment = assign(snapshot, login.flows, login.subjects, attributes, forced=forced, in_flight=in_flight)
+        warnings = (*assignment.warnings, "forced_assignment_refused") if refused else assignment.warnings
+        for warning in warnings:
+            log.warning(warning, tenant=tenant, flow=login.flows[0])
+        exposure = _exposure(assignment, login, snapshot, attributes, now=now)
+        if exposure is None:
+            return Delivered(assignment, warnings, None, snapshot)
+        if login.record:
+            self._exposures.record(tenant, exposure)
+        return Delivered(assignment, warnings, self._token(exposure, now), snapshot)
+
+    def _token(self, exposure: Exposure, now: float) -> str | None:
+        if exposure.subject is None:
+            return None
+        experiment = exposure.experiment
+        segment_id = None if experiment.segment_id is UNSET else experiment.segment_id
+        in_flight = InFlight(experiment.experiment_id, experiment.variation_id, segment_id, exposure.is_forced)
+        return make_assignment_token(self._token_key, in_flight, exposure.subject, now=now)
+
+
+def _exposure(
+    assignment: Assignment, login: Login, snapshot: Snapshot, attributes: Mapping[str, str], *, now: float
+) -> Exposure | None:
+    experiment, allocation = assignment.experiment, assignment.allocation
+    if experiment is None or allocation is None:
+        return None
+    context = allocation.context
+    return Exposure(
+        at=int(now * 1_000_000),
+        experiment=ExperimentDetails(
+            experiment_id=context.experiment_id,
+            variation_id=context.variation_id,
+            is_control=context.is_control,
+            segment_id=UNSET if allocation.segment_id is None else allocation.segment_id,
+            allocation_strategy=experiment.strategy,
+            config=context.config,
+        ),
+        reason=assignment.reason,
+        subject=login.subjects.find(experiment.subject),
+        device=login.subjects.device or None,
+        user_id=login.subjects.user or None,
+        organization_id=login.subjects.organization or None,
+        transaction_id=login.transaction_id,
+        snapshot_number=snapshot.number,
+        # What results are broken down by; the user agent itself is long, and says more of a person than they need.
+        attributes={name: value for name, value in attributes.items() if name != "user_agent"},
+    )

@@ -1,0 +1,104 @@
+"""The hot paths in front of the web framework: plain ASGI, in the same process.
+
+`app.py` wires it like this::
+
+    exposures = Exposures(engine)                       # async with exposures.running(), inside snapshots.running()
+    runtime = RuntimeApp(
+        litestar,                                       # everything that is not a hot path
+        snapshots=snapshots,                            # Snapshots(engine); snapshots.refresh(tenant) after each commit
+        exposures=exposures,
+        authenticate=authenticate,                      # async (host, authorization) -> Principal; see below
+        tenant_of=lambda host: tenants.resolve(host).id,
+        settings=settings,
+        token_key=vault.derive("runtime tokens"),
+        routes={EVENTS_PATH: EventsEndpoint(engine, authenticate, snapshot_of=snapshots.get, settle=exposures.flush)},
+    )
+
+    async def authenticate(host, authorization):        # raises InvalidToken, Unavailable; memory when verified lately
+        tenant = tenants.resolve(host)
+        known = verifier.remembered(tenant, authorization)
+        return known or await asyncio.to_thread(verifier.verify, tenant, authorization)
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from abgate.asgi import (
+    Authenticate,
+    ClientGone,
+    Handler,
+    Receive,
+    Scope,
+    Send,
+    WrongRequest,
+    send_json,
+    send_refusal,
+)
+from abgate.core.errors import Refusal
+from abgate.runtime import gateway, resolve
+from abgate.runtime.circuit import Circuit
+from abgate.runtime.delivery import Delivery
+from abgate.runtime.exposures import Exposures
+from abgate.runtime.snapshots import Snapshots
+from abgate.settings import Settings
+
+log = structlog.get_logger()
+
+
+class RuntimeApp:
+    """Answers the hot paths itself and hands everything else, the lifespan included, to the application behind."""
+
+    def __init__(
+        self,
+        app: Handler,
+        *,
+        snapshots: Snapshots,
+        exposures: Exposures,
+        authenticate: Authenticate,
+        tenant_of: Callable[[str | None], str],
+        settings: Settings,
+        token_key: bytes,
+        routes: Mapping[str, Handler] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Put the hot paths, and those of `routes` (path → plain ASGI handler), in front of `app`.
+
+        Raises `WrongGeoipDatabase`.
+        """
+        delivery = Delivery(
+            snapshots=snapshots, exposures=exposures, settings=settings, token_key=token_key, clock=clock
+        )
+        self.circuit = Circuit()
+        self._app = app
+        self._routes: dict[str, Handler] = {
+            resolve.PATH: resolve.ResolveEndpoint(delivery, authenticate, self.circuit),
+            gateway.PATH: gateway.GatewayEndpoint(delivery, tenant_of, settings, self.circuit),
+            **(routes or {}),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on."""
+        handler = self._routes.get(scope["path"]) if scope["type"] == "http" else None
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await handler(scope, receive, send)
+        except (Refusal, WrongRequest) as refusal:
+            await send_refusal(send, refusal)
+        except ClientGone:
+            return
+        except Exception:
+            # Only what is outside of fail_open gets here, before anything was sent.
+            log.exception("runtime_fault", path=scope["path"])
+            await send_json(send, 500, _INTERNAL_ERROR)
+
+
+_INTERNAL_ERROR = {
+    "statusCode": 500,
+    "error": "Internal Server Error",
+    "message": "abgate failed on this request; its log says why.",
+    "errorCode": "internal_error",
+}

@@ -1,0 +1,176 @@
+"""``POST /runtime/v1/resolve``: identity servers ask which variation a login gets (``runtime.md``, "Delivery")."""
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from abgate.asgi import (
+    Authenticate,
+    Receive,
+    Scope,
+    Send,
+    WrongRequest,
+    check_method,
+    header,
+    media_type,
+    read_body,
+    send_bytes,
+)
+from abgate.core.assignment import FAILED, AssignmentWarning, Forced, Reason, Subjects
+from abgate.core.compiled import ExperimentContext
+from abgate.core.errors import InvalidInput
+from abgate.core.events import MAX_SUBJECT_LENGTH
+from abgate.core.ids import Flow, SegmentId
+from abgate.runtime.circuit import Circuit, fail_open
+from abgate.runtime.delivery import Delivery, Login
+
+PATH = "/runtime/v1/resolve"
+SCOPE = "evaluate:experimentation"
+BODY_LIMIT = 64 * 1024
+DEADLINE_S = 1.0
+"""How long a login may wait for its caller to be verified, which only the first time takes more than memory."""
+
+_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+
+Identifier = Annotated[str, Meta(max_length=MAX_SUBJECT_LENGTH)]
+
+
+class SubjectsInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who logs in."""
+
+    device: Identifier | None = None
+    user: Identifier | None = None
+    organization: Identifier | None = None
+
+
+class RequestInput(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The login's own request: attributes that segments see, and the address from which some are derived."""
+
+    client_id: str | None = None
+    connection: str | None = None
+    connection_type: str | None = None
+    organization_id: str | None = None
+    domain: str | None = None
+    device_type: str | None = None
+    browser: str | None = None
+    platform: str | None = None
+    user_agent: str | None = None
+    country: str | None = None
+    region: str | None = None
+    ip: str | None = None
+
+
+class ForcedInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """The assignment that is asked for by name, or by a preview token."""
+
+    experiment_id: str | None = None
+    variation_id: str | None = None
+    segment_id: str | None = None
+    preview: str | None = None
+
+
+class ResolveRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an identity server asks."""
+
+    flow: Flow
+    subjects: SubjectsInput | None = None
+    transaction_id: Identifier | None = None
+    request: RequestInput | None = None
+    forced: ForcedInput | None = None
+    assignment_token: str | None = None
+    record: bool | None = None
+
+
+class ResolveAnswer(Struct, frozen=True):
+    """What it is told."""
+
+    experiment: ExperimentContext | None
+    reason: Reason
+    variation_name: str | None
+    segment_id: SegmentId | None
+    assignment_token: str | None
+    served: Raw
+    warnings: tuple[AssignmentWarning, ...]
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(ResolveRequest).decode
+_WITHOUT = ResolveAnswer(None, FAILED.reason, None, None, None, Raw(b"{}"), ())
+_ON_FAULT = _encode(_WITHOUT)
+_WHILE_OPEN = _encode(msgspec.structs.replace(_WITHOUT, warnings=("experiment_circuit_open",)))
+
+
+class ResolveEndpoint:
+    """The endpoint as a plain ASGI handler."""
+
+    def __init__(self, delivery: Delivery, authenticate: Authenticate, circuit: Circuit) -> None:
+        """Answer by `delivery` to whom `authenticate` knows."""
+        self._delivery = delivery
+        self._authenticate = authenticate
+        self._circuit = circuit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        check_method(scope, "POST")
+        if media_type(scope) != "application/json":
+            raise WrongRequest(415, "unsupported_media_type", "Send the body as application/json.")
+        body = await read_body(scope, receive, limit=BODY_LIMIT)
+        otherwise = _WHILE_OPEN if self._circuit.is_open else _ON_FAULT
+        answer = await fail_open(self._circuit, "resolve", lambda: self._answer(scope, body), otherwise)
+        await send_bytes(send, 200, answer, _JSON)
+
+    async def _answer(self, scope: Scope, body: bytes) -> bytes:
+        async with asyncio.timeout(DEADLINE_S):
+            principal = await self._authenticate(header(scope, b"host"), header(scope, b"authorization"))
+        principal.require(SCOPE)
+        delivered = self._delivery.deliver(principal.tenant, _login(_read(body)))
+        assignment, allocation = delivered.assignment, delivered.assignment.allocation
+        return _encode(
+            ResolveAnswer(
+                experiment=assignment.context,
+                reason=assignment.reason,
+                variation_name=None if allocation is None else allocation.variation_name,
+                segment_id=None if allocation is None else allocation.segment_id,
+                assignment_token=delivered.token,
+                served=delivered.snapshot.served,
+                warnings=delivered.warnings,
+            )
+        )
+
+
+def _read(body: bytes) -> ResolveRequest:
+    try:
+        return _decode(body)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        raise InvalidInput(path.strip(".`"), message) from None
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise InvalidInput("", "The body is not well-formed JSON.") from None
+
+
+def _login(asked: ResolveRequest) -> Login:
+    subjects, forced = asked.subjects or SubjectsInput(), asked.forced or ForcedInput()
+    attributes = {} if asked.request is None else _given(asked.request)
+    return Login(
+        flows=(asked.flow,),
+        subjects=Subjects(subjects.device, subjects.user, subjects.organization),
+        ip=attributes.pop("ip", None),
+        attributes=attributes,
+        transaction_id=asked.transaction_id,
+        forced=_forced(forced),
+        preview=forced.preview,
+        assignment_token=asked.assignment_token,
+        record=asked.record is not False,
+    )
+
+
+def _given(request: RequestInput) -> dict[str, str]:
+    given = ((name, getattr(request, name)) for name in request.__struct_fields__)
+    return {name: value for name, value in given if value is not None}
+
+
+def _forced(given: ForcedInput) -> Forced | None:
+    forced = Forced(given.experiment_id or None, given.variation_id or None, given.segment_id or None)
+    return None if forced == Forced() else forced
