@@ -1,0 +1,163 @@
+"""What identity servers already send, recognized by its shape, becomes one kind of event (``runtime.md``, "Events").
+
+- a tenant-log event: ``{"log_id", "data": {…}}`` as log-stream webhooks deliver it, or the bare ``data``;
+- a CloudEvent (CloudEvents 1.0, JSON format), alone or in a batch, whose ``data`` is one of the others;
+- a tracked event (OpenFeature tracking): ``{"event", "subjects"?, "value"?, "date"?, "details"?}``.
+
+An event names its subjects in these places, the first that holds text counting:
+
+=============  ===========================================================================
+device         ``device_id``, ``details.device_id``, ``subjects.device``
+user           ``user_id``, ``details.user_id``, ``subjects.user``
+organization   ``organization_id``, ``details.organization_id``, ``subjects.organization``
+transaction    ``transaction_id``, ``details.transaction_id``
+=============  ===========================================================================
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from abgate.core.events import MAX_SUBJECT_LENGTH, TRACKED, AuthEvent, Microseconds, microseconds, to_timestamp
+
+MAX_EVENT_BYTES = 256 * 1024
+MAX_LOG_ID_LENGTH = 256
+MAX_NAME_LENGTH = 256
+
+Object = dict[str, Any]
+
+
+class NotAnEvent(Exception):
+    """What is wrong with one event of a batch; it alone is rejected."""
+
+
+def split(body: bytes) -> list[bytes]:
+    """Return the events of a body: a JSON array, one JSON object, or JSON lines. Raises `NotAnEvent`."""
+    text = body.strip()
+    if text.startswith(b"["):
+        return [bytes(raw) for raw in _decoded(text, list[Raw])]
+    if _is_json(text):
+        return [text]
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not any(_is_json(line) for line in lines):
+        raise NotAnEvent("The body is neither JSON nor JSON lines; send an event, an array of events or one a line.")
+    return lines
+
+
+def read(raw: bytes, *, now: Microseconds, make_log_id: Callable[[], str]) -> AuthEvent:
+    """Return the event; one without a date is of `now`. Raises `NotAnEvent` saying what is wrong."""
+    if len(raw) > MAX_EVENT_BYTES:
+        raise NotAnEvent(f"An event must be at most {MAX_EVENT_BYTES >> 10} KB, this one has {len(raw) >> 10} KB.")
+    given = _decoded(raw, Object)
+    data, log_id, date = _unwrapped(given)
+    if "type" in data:
+        type_ = _text(data, "type", MAX_NAME_LENGTH) or _missing("type")
+    elif _text(data, "event", MAX_NAME_LENGTH):
+        type_ = TRACKED
+        data = {"type": TRACKED} | data
+    else:
+        raise NotAnEvent("Neither a tenant-log event (no `type`) nor a tracked event (no `event`).")
+    log_id = _text(data, "log_id", MAX_LOG_ID_LENGTH) or log_id or make_log_id()
+    date = _text(data, "date", 64) or date or to_timestamp(now)
+    return AuthEvent(
+        log_id=log_id,
+        at=_moment(date),
+        type=type_,
+        event=_text(data, "event", MAX_NAME_LENGTH) if type_ == TRACKED else None,
+        client_id=_text(data, "client_id", MAX_NAME_LENGTH),
+        device=_identifier(data, "device"),
+        user_id=_identifier(data, "user"),
+        organization_id=_identifier(data, "organization"),
+        transaction_id=_identifier(data, "transaction"),
+        data=data | {"date": date},
+    )
+
+
+def _unwrapped(given: Object) -> tuple[Object, str | None, str | None]:
+    """Return the event's own object, and the id and date that its envelope gives."""
+    if "specversion" in given:
+        return _of_cloud_event(given)
+    if isinstance(given.get("data"), dict) and "type" not in given and "event" not in given:
+        return given["data"], _text(given, "log_id", MAX_LOG_ID_LENGTH), None
+    return given, None, None
+
+
+def _of_cloud_event(given: Object) -> tuple[Object, str, str | None]:
+    if given["specversion"] != "1.0":
+        raise NotAnEvent("specversion: only CloudEvents 1.0 are known.")
+    source, id = _text(given, "source", 4096), _text(given, "id", 4096)
+    if not source or not id:
+        raise NotAnEvent("A CloudEvent needs `source` and `id`.")
+    inner = given.get("data")
+    if not isinstance(inner, dict):
+        raise NotAnEvent("data: a CloudEvent's data must be a tenant-log event or a tracked event, as a JSON object.")
+    data, log_id, _ = _unwrapped(inner)
+    return data, log_id or _cloud_event_log_id(source, id), _text(given, "time", 64)
+
+
+def _cloud_event_log_id(source: str, id: str) -> str:
+    # The two together identify the event, and may be URLs of any length; a log_id has to fit in one.
+    return "ce_" + hashlib.sha256(f"{len(source)}:{source}{id}".encode()).hexdigest()[:40]
+
+
+def _identifier(data: Object, kind: str) -> str | None:
+    for place in _places(data, kind):
+        name, holder = place
+        found = _text(holder, name, MAX_SUBJECT_LENGTH)
+        if found:
+            return found
+    return None
+
+
+def _places(data: Object, kind: str) -> Iterator[tuple[str, Object]]:
+    yield f"{kind}_id", data
+    for name, holder in ((f"{kind}_id", data.get("details")), (kind, data.get("subjects"))):
+        if isinstance(holder, dict):
+            yield name, holder
+
+
+def _text(holder: Mapping[str, Any], name: str, limit: int) -> str | None:
+    value = holder.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise NotAnEvent(f"{name}: must be a string.")
+    if len(value) > limit:
+        raise NotAnEvent(f"{name}: must have at most {limit} characters.")
+    return value
+
+
+def _missing(name: str) -> str:
+    raise NotAnEvent(f"{name}: must not be empty.")
+
+
+def _moment(text: str) -> Microseconds:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise NotAnEvent("date: must be a date and time as in 2026-01-31T12:00:00.000Z (ISO 8601).") from None
+    # Without a zone it is UTC, as every date in a tenant log.
+    return microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        msgspec.json.decode(text, type=Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _decoded(text: bytes, type_: Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=type_)
+    except msgspec.ValidationError as error:
+        raise NotAnEvent(f"An event is a JSON object: {error}.") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise NotAnEvent(f"This is not well-formed JSON: {error}.") from None
+    except RecursionError:
+        raise NotAnEvent("This is nested too deeply.") from None
