@@ -4,12 +4,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from litestar import Litestar
 
 from abgate import bootstrap, health
+from abgate.asgi import Authenticate, Handler
+from abgate.core.principal import Principal
+from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
 from abgate.management.application import create_management_app
 from abgate.management.auth import Tenants, TokenVerifier
+from abgate.runtime.dispatch import RuntimeApp
+from abgate.runtime.exposures import Exposures
 from abgate.runtime.snapshots import Snapshots
 from abgate.settings import Settings, read_settings
 
@@ -18,29 +24,53 @@ THREADS = 16
 DEFAULT_PORT = 8000
 
 
-def create_app(settings: Settings | None = None) -> Litestar:
-    """Return the whole server as one ASGI application."""
+def create_app(settings: Settings | None = None) -> RuntimeApp:
+    """Return the whole server as one ASGI application. Raises `SettingsError` and `StartError`."""
     settings = settings or read_settings()
     engine = bootstrap.open_database(settings, DEFAULT_PORT)
     vault = bootstrap.open_vault(settings, engine)
+    tenants = Tenants(engine)
+    verifier = TokenVerifier(engine, settings)
+    authenticate = _authentication(tenants, verifier)
     snapshots = Snapshots(engine)
+    exposures = Exposures(engine)
 
     @contextlib.asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
-        async with snapshots.running():
+        async with snapshots.running(), exposures.running():
             yield
         engine.dispose()
 
-    app = create_management_app(
+    management = create_management_app(
         settings,
         engine,
         vault=vault,
-        tenants=Tenants(engine),
-        verifier=TokenVerifier(engine, settings),
+        tenants=tenants,
+        verifier=verifier,
         on_change=snapshots.refresh,
         health=[health.healthz, health.readyz],
         lifespan=[running],
     )
-    app.state.snapshots = snapshots
-    return app
+    management.state.snapshots = snapshots
+    return RuntimeApp(
+        cast("Handler", management),
+        snapshots=snapshots,
+        exposures=exposures,
+        authenticate=authenticate,
+        tenant_of=lambda host: tenants.resolve(host).id,
+        settings=settings,
+        token_key=vault.derive("runtime tokens"),
+        routes={EVENTS_PATH: EventsEndpoint(engine, authenticate, snapshot_of=snapshots.get, settle=exposures.flush)},
+    )
+
+
+def _authentication(tenants: Tenants, verifier: TokenVerifier) -> Authenticate:
+    async def authenticate(host: str | None, authorization: str | None) -> Principal:
+        tenant = tenants.resolve(host)
+        principal = verifier.remembered(tenant, authorization)
+        if principal is None:
+            principal = await asyncio.to_thread(verifier.verify, tenant, authorization)
+        return principal
+
+    return authenticate
