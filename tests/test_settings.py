@@ -121,8 +121,11 @@ def test_a_misspelt_variable_is_refused_with_what_was_meant(name: str, meant: st
 @pytest.mark.parametrize(
     "name",
     # Of the tests and benchmarks, of clients of abgate, and what Kubernetes sets beside a Service named abgate.
-    ["ABGATE_VECTORS", "ABGATE_TEST_PORT", "ABGATE_BENCH_DATABASE", "ABGATE_URL", "ABGATE_TOKEN", "ABGATE_CLIENT_ID"]
-    + ["ABGATE_SERVICE_HOST", "ABGATE_PORT_80_TCP"],
+    [
+        *("ABGATE_VECTORS", "ABGATE_TEST_PORT", "ABGATE_BENCH_DATABASE"),
+        *("ABGATE_URL", "ABGATE_TOKEN", "ABGATE_CLIENT_ID"),
+        *("ABGATE_SERVICE_HOST", "ABGATE_PORT_80_TCP"),
+    ],
 )
 def test_variables_of_others_are_left_alone(name: str) -> None:
     assert read_settings({name: "anything"}) == Settings()
