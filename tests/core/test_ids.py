@@ -62,6 +62,11 @@ def test_what_is_no_id(prefix: str, broken: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ID_TYPES)
+def test_an_id_has_at_most_64_characters(prefix: str) -> None:
+    assert [size for size in (5, 64, 65) if fits(f"{prefix}_{'a' * (size - 4)}", ID_TYPES[prefix])] == [5, 64]
+
+
+@pytest.mark.parametrize("prefix", ID_TYPES)
 def test_an_id_of_another_kind_is_refused(prefix: str) -> None:
     for other in ID_TYPES.keys() - {prefix}:
         assert not fits(f"{other}_9Km3nZ7vQwRx2yDjFs5gCp", ID_TYPES[prefix])

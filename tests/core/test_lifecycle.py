@@ -1,5 +1,6 @@
 """Experiments: how they are created, edited, moved from status to status, ramped and rolled out."""
 
+from types import ModuleType
 from typing import Any, get_args
 
 import msgspec
@@ -9,6 +10,10 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from abgate.core import allocation, readiness
+from abgate.core import experiment as experiment_module
+from abgate.core import feature_flag as feature_flag_module
+from abgate.core import segment as segment_module
 from abgate.core.allocation import SegmentSnapshot, VariationSnapshot, referenced_segments
 from abgate.core.errors import Conflict, InvalidInput, RuleBroken
 from abgate.core.experiment import (
@@ -597,3 +602,10 @@ def test_an_experiment_is_read_back_as_it_was_stored(status: ExperimentStatus, s
     )
     assert msgspec.json.decode(msgspec.json.encode(present), type=Experiment) == present
     assert len(referenced_segments(present.allocations)) == (0 if strategy == "percentage" else 2)
+
+
+@pytest.mark.parametrize("module", [allocation, experiment_module, feature_flag_module, readiness, segment_module])
+def test_every_value_is_frozen(module: ModuleType) -> None:
+    """Snapshots share the values that they were taken of, so none may be edited in place."""
+    structs = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+    assert [each for each in structs if each is not msgspec.Struct and not each.__struct_config__.frozen] == []
