@@ -44,7 +44,7 @@ class ExperimentResults(Struct, frozen=True, kw_only=True):
     metric: str = LOGIN_SUCCESS
     window: int
     alpha: float
-    methods: Mapping[str, str] = METHODS
+    methods: Mapping[str, str]
     population: Mapping[str, int]
     variations: list[VariationResult]
 
@@ -81,6 +81,7 @@ def experiment_results(
         why=UNSET if is_ok else _why(comparisons.values()),
         window=window,
         alpha=alpha,
+        methods=METHODS,
         population={
             "exposed": exposed,
             "open_windows": open_windows,
