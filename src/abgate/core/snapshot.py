@@ -84,7 +84,10 @@ class Snapshot:
         if live is not None:
             return live
         experiment = self.find_stored(id)
-        return None if experiment is None else compile_experiment(experiment, self._present(experiment))
+        if experiment is None:
+            return None
+        needs_present = experiment.feature_flag_snapshot is UNSET
+        return compile_experiment(experiment, self._present(experiment) if needs_present else None)
 
     def find_live(self, id: ExperimentId) -> CompiledExperiment | None:
         """Return the experiment if it is active or paused, else None."""
