@@ -53,7 +53,11 @@ def answer_http_exception(request: Request[Any, Any, Any], error: HTTPException)
         return answer_refusal(request, _invalid(error))
     status = error.status_code
     message = _MESSAGES_OF_STATUS.get(status, error.detail)
-    return _answer(status, message, _CODES_OF_STATUS.get(status, "internal_error"), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if "allow" in headers:
+        # Litestar counts OPTIONS in, which the routes refuse.
+        headers["allow"] = ", ".join(sorted(set(headers["allow"].split(", ")) - {"OPTIONS"}))
+    return _answer(status, message, _CODES_OF_STATUS.get(status, "internal_error"), headers)
 
 
 def answer_fault(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorAnswer]:

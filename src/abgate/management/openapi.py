@@ -1,14 +1,65 @@
-"""Our own OpenAPI 3.1 document: generated from the structs, completed with what the generator leaves out."""
+"""Our own OpenAPI 3.1 document: Litestar lists the operations, msgspec says exactly what each body is read as.
 
+What neither knows is added here: rules between fields, the headers of every answer, and the links from what creates
+a thing to what is done with it.
+"""
+
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, get_type_hints
 
+import msgspec
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
-from litestar.openapi.spec import Components, OpenAPI, Schema, SecurityScheme
+from litestar.openapi.spec import (
+    Components,
+    Link,
+    OpenAPI,
+    OpenAPIHeader,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Schema,
+    SecurityScheme,
+)
+from msgspec import Struct, UnsetType
+
+from abgate.management import bodies, oauth
 
 ASSETS = Path(__file__).parent / "static" / "vendor" / "swagger-ui"
 ASSETS_PATH = "/docs/assets"
+
+JSONSchema = dict[str, Any]
+
+NULL: JSONSchema = {"type": "null"}
+NO_NUL = r"^[^\x00]*$"
+TEXT: JSONSchema = {"type": "string", "pattern": NO_NUL}
+ANY_VALUE: JSONSchema = {"$ref": "#/components/schemas/Value"}
+VALUE: JSONSchema = {
+    "title": "Value",
+    "description": "Any JSON value without NUL characters and without integers past 64 bits.",
+    "anyOf": [
+        NULL,
+        {"type": "boolean"},
+        {"type": "number"},
+        TEXT,
+        {"type": "array", "items": ANY_VALUE},
+        {"type": "object", "propertyNames": {"pattern": NO_NUL}, "additionalProperties": ANY_VALUE},
+    ],
+}
+
+RATE_LIMIT_HEADERS = {
+    "X-RateLimit-Limit": "Requests that this token may send within a second.",
+    "X-RateLimit-Remaining": "Requests that are left of them.",
+    "X-RateLimit-Reset": "When they are all back: Unix time in seconds.",
+}
+REFUSAL_HEADERS = {
+    "401": ("WWW-Authenticate", "What kind of token is expected.", OpenAPIType.STRING),
+    "403": ("WWW-Authenticate", "Which scope is missing.", OpenAPIType.STRING),
+    "429": ("Retry-After", "In how many seconds to try again.", OpenAPIType.INTEGER),
+    "503": ("Retry-After", "In how many seconds to try again.", OpenAPIType.INTEGER),
+}
 
 
 def openapi_config() -> OpenAPIConfig:
@@ -35,22 +86,157 @@ def openapi_config() -> OpenAPIConfig:
 
 
 def complete(document: OpenAPI) -> None:
-    """Say what the structs hold and the generator does not: no unknown fields, at least one field in a PATCH,
-    exactly one operation in an expression.
-    """
-    schemas: dict[str, Schema] = (document.components and document.components.schemas) or {}
+    """Complete the document that Litestar made."""
+    schemas: dict[str, Any] = (document.components and document.components.schemas) or {}
+    schemas.update(_struct_schemas(schemas))
+    operations = dict(_operations(document))
+    for (_, path), operation in operations.items():
+        for parameter in operation.parameters or []:
+            parameter.schema = _query_schema(parameter.schema)  # type: ignore[union-attr]
+        if path.startswith("/api/v2/"):
+            _add_headers(operation)
+    _add_links(operations)
+
+
+def _operations(document: OpenAPI) -> Iterator[tuple[tuple[str, str], Operation]]:
+    for path, item in (document.paths or {}).items():
+        for method in ("get", "post", "patch", "delete"):
+            operation = getattr(item, method)
+            if operation is not None:
+                yield (method, path), operation
+
+
+def _struct_schemas(named: Mapping[str, Any]) -> dict[str, JSONSchema]:
+    """Return the schema of every struct whose name is among `named`, and of what they refer to."""
+    structs = [struct for module in (bodies, oauth) for name, struct in _structs(module) if name in named]
+    _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    schemas: dict[str, JSONSchema] = {name: _without_nul(schema) for name, schema in components.items()}
+    for struct in structs:
+        if not struct.__struct_config__.forbid_unknown_fields:
+            schemas[struct.__name__]["required"] = _always_answered(struct)
+    _add_rules(schemas)
+    return schemas
+
+
+def _structs(module: ModuleType) -> Iterator[tuple[str, type[Struct]]]:
+    for name, value in vars(module).items():
+        if isinstance(value, type) and issubclass(value, Struct):
+            yield name, value
+
+
+def _always_answered(struct: type[Struct]) -> list[str]:
+    hints = get_type_hints(struct)
+    return [name for name in struct.__struct_fields__ if UnsetType not in getattr(hints[name], "__args__", ())]
+
+
+def _without_nul(schema: Any) -> Any:
+    """Return the schema with every text that has no pattern yet kept from holding a NUL, and no empty default."""
+    if isinstance(schema, list):
+        return [_without_nul(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: _without_nul(each) for name, each in schema.items() if (name, each) != ("default", None)}
+    if made.get("type") == "string" and not {"pattern", "enum", "format"} & made.keys():
+        made["pattern"] = NO_NUL
+    if made == {"type": "array"}:
+        made["items"] = ANY_VALUE
+    if made == {"type": "object"}:
+        made |= {"propertyNames": {"pattern": NO_NUL}, "additionalProperties": ANY_VALUE}
+    return made
+
+
+def _add_rules(schemas: dict[str, JSONSchema]) -> None:
+    """Add the rules between fields: they are checked when the body has been read, so msgspec does not know them."""
+    schemas["Value"] = VALUE
+    schemas["Override"]["properties"]["value"] = ANY_VALUE
     for name, schema in schemas.items():
-        _complete(name, schema)
+        if name.startswith("Update"):
+            schema["minProperties"] = 1
+    _need_one_of(schemas["Operation"], [["contains"], ["starts_with"], ["ends_with"], ["exists"]])
+    _need_one_of(schemas["RuleInput"], [["match"], ["not_match"], ["match", "not_match"], ["match_type", "conditions"]])
+    _need_conditions(schemas)
+    # Known only to be refused by name.
+    for name in ("feature_flag_id", "allocation_strategy", "default_config"):
+        del schemas["UpdateExperiment"]["properties"][name]
+    for name in ("UpdateExperiment", "UpdateExperimentStatus"):
+        schemas[name]["properties"]["status"] = {"enum": ["active", "archived", "completed", "paused"]}
 
 
-def _complete(name: str, schema: Any) -> None:
-    if schema.properties is None:
-        return
-    if not name.endswith("Answer"):
-        schema.additional_properties = False
-    if name.startswith("Update"):
-        schema.min_properties = 1
-    if name == "Operation":
-        schema.min_properties = schema.max_properties = 1
-    if name == "Conditions":
-        schema.min_properties, schema.max_properties = 1, 10
+def _need_one_of(schema: JSONSchema, groups: list[list[str]]) -> None:
+    """Make `schema` one of several closed objects: in each, the fields of one group are given, the others at most null.
+
+    They exclude each other, which is also the form that generators of examples and of clients handle best.
+    """
+    properties = schema.pop("properties")
+    schema["oneOf"] = [
+        {
+            "type": "object",
+            "properties": {name: _not_null(each) if name in group else NULL for name, each in properties.items()},
+            "required": group,
+            "additionalProperties": False,
+        }
+        for group in groups
+    ]
+    for name in ("type", "required", "additionalProperties"):
+        schema.pop(name, None)
+
+
+def _need_conditions(schemas: dict[str, JSONSchema]) -> None:
+    conditions = schemas["Conditions"]
+    schemas["Expression"] = _not_null(next(iter(conditions["properties"].values())))
+    expression = {"$ref": "#/components/schemas/Expression"}
+    for name in conditions["properties"]:
+        conditions["properties"][name] = {"anyOf": [expression, NULL]}
+    conditions["anyOf"] = [{"required": [name], "properties": {name: expression}} for name in conditions["properties"]]
+    conditions["maxProperties"] = 10
+
+
+def _not_null(schema: JSONSchema) -> JSONSchema:
+    kept = [each for each in schema["anyOf"] if each != NULL]
+    return kept[0] if len(kept) == 1 else {"anyOf": kept}
+
+
+def _query_schema(schema: Any) -> Any:
+    """Return the schema of a parameter without null, which no query can say, and without NUL."""
+    made = schema.to_schema()
+    of = made.pop("oneOf", None)
+    if of is not None:
+        made |= next(each for each in of if each != NULL)
+    if isinstance(made.get("type"), list):
+        made["type"] = "string"
+        made["enum"] = [value for value in made["enum"] if value is not None]
+    return _without_nul(made)
+
+
+def _add_headers(operation: Operation) -> None:
+    for status, response in (operation.responses or {}).items():
+        if not isinstance(response, OpenAPIResponse):
+            continue
+        headers: dict[str, Any] = dict(response.headers or {})
+        for name, meaning in RATE_LIMIT_HEADERS.items():
+            headers[name] = _header(meaning, OpenAPIType.INTEGER)
+        if status in REFUSAL_HEADERS:
+            name, meaning, type_ = REFUSAL_HEADERS[status]
+            headers[name] = _header(meaning, type_)
+        response.headers = headers
+
+
+def _header(description: str, type_: OpenAPIType) -> OpenAPIHeader:
+    return OpenAPIHeader(description=description, required=True, schema=Schema(type=type_))
+
+
+def _add_links(operations: Mapping[tuple[str, str], Operation]) -> None:
+    """Say how the id in the answer to a creation leads to every operation on what was created."""
+    for (method, path), operation in operations.items():
+        created = (operation.responses or {}).get("201")
+        if method != "post" or not isinstance(created, OpenAPIResponse):
+            continue
+        outer = {"id": "$request.path.id"} if "{id}" in path else {}
+        inner = "vid" if outer else "id"
+        created.links = {
+            str(other.operation_id): Link(
+                operation_id=other.operation_id, parameters=outer | {inner: "$response.body#/id"}
+            )
+            for (_, other_path), other in operations.items()
+            if other_path.startswith(f"{path}/{{{inner}}}") and (outer or "{vid}" not in other_path)
+        }

@@ -42,6 +42,9 @@ async def admit(connection: Connection, handler: BaseRouteHandler) -> None:
 
     Raises `InvalidToken`, `TooManyRequests`, `InsufficientScope` and `InvalidInput`.
     """
+    if "scope" not in handler.opt:
+        # It refuses the method, whoever asks.
+        return
     state = connection.app.state
     tenant = state.tenants.resolve(connection.headers.get("host"))
     authorization = connection.headers.get("authorization")
@@ -96,9 +99,19 @@ def _check_path(connection: Connection) -> None:
 
 def _check_query(connection: Connection, handler: BaseRouteHandler) -> None:
     known = handler.opt["query"]
+    seen = set()
     for name, value in connection.query_params.multi_items():
         if name not in known:
             listed = f"this operation takes {', '.join(sorted(known))}" if known else "this operation takes none"
-            raise InvalidInput(name[:64], f"is not a query parameter here; {listed}", code="invalid_query_string")
+            raise _invalid_query(name[:64], f"is not a query parameter here; {listed}")
+        if name in seen:
+            raise _invalid_query(name, "is given twice")
         if "\x00" in value:
-            raise InvalidInput(name, "holds a NUL character", code="invalid_query_string")
+            raise _invalid_query(name, "holds a NUL character")
+        if known[name] and value not in known[name]:
+            raise _invalid_query(name, f"must be one of {', '.join(known[name])}")
+        seen.add(name)
+
+
+def _invalid_query(name: str, rule: str) -> InvalidInput:
+    return InvalidInput(name, rule, code="invalid_query_string")

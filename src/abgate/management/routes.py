@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from litestar import Router, delete, get, patch, post
+from litestar import Router, delete, get, patch, post, route
 from litestar.di import Provide
+from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 
@@ -14,6 +15,7 @@ from abgate.management import feature_flags as f
 from abgate.management import segments as s
 from abgate.management.bodies import ErrorAnswer
 from abgate.management.requests import ManagementRequest, admit, provide_caller
+from abgate.management.results import get_results
 
 READ, CREATE = "read:experimentation", "create:experimentation"
 UPDATE, DELETE = "update:experimentation", "delete:experimentation"
@@ -53,6 +55,7 @@ CONTRACT: list[Route] = [
 
 OURS: list[Route] = [
     (post, EXPERIMENTS + "/{id:str}/rollout", e.roll_out_variation, UPDATE, 200),
+    (get, EXPERIMENTS + "/{id:str}/results", get_results, READ, 200),
     (get, EXPERIMENTS + "/{id:str}/history", e.list_experiment_history, READ, 200),
     (get, "/history", e.list_history, READ, 200),
 ]
@@ -73,9 +76,16 @@ _REFUSALS = {
 def experimentation_router(generation: int) -> Router:
     """Return the router of the experimentation group; what is ours is left out in the contract's first generation."""
     routes = CONTRACT if generation == 1 else [*CONTRACT, *OURS]
+    methods: dict[str, list[str]] = {}
+    for method, path, *_ in routes:
+        methods.setdefault(path, []).append(method.__name__.upper())
     return Router(
         "/api/v2/experimentation",
-        route_handlers=[_handler(*route) for route in routes],
+        route_handlers=[
+            # First, since Litestar makes its own when a path has none.
+            *(_options_refused(path, allowed) for path, allowed in methods.items()),
+            *(_handler(*each) for each in routes),
+        ],
         guards=[admit],
         dependencies={"caller": Provide(provide_caller, sync_to_thread=False)},
         request_class=ManagementRequest,
@@ -94,7 +104,7 @@ def _handler(method: Any, path: str, operation: Operation, scope: str, status: i
         summary=(operation.__doc__ or "").partition(".")[0].partition(":")[0],
         tags=[path.split("/")[1]],
         scope=scope,
-        query=_query_names(operation),
+        query=_query_parameters(operation),
         responses={
             code: ResponseSpec(ErrorAnswer, description=words, generate_examples=False)
             for code, words in refusals.items()
@@ -103,8 +113,22 @@ def _handler(method: Any, path: str, operation: Operation, scope: str, status: i
     return handler
 
 
-def _query_names(operation: Operation) -> frozenset[str]:
-    names: set[str] = set()
+def _options_refused(path: str, allowed: list[str]) -> HTTPRouteHandler:
+    """Return a handler in the place of Litestar's own, which would leave out all but one of the path's methods."""
+
+    @route(path, http_method="OPTIONS", include_in_schema=False, sync_to_thread=False)
+    def refuse_options() -> None:
+        raise MethodNotAllowedException(headers={"allow": ", ".join(allowed)})
+
+    return refuse_options
+
+
+def _query_parameters(operation: Operation) -> dict[str, tuple[str, ...]]:
+    """Return the name of each query parameter, with the values that it may have where they are a closed set."""
+    parameters: dict[str, tuple[str, ...]] = {}
     for hint in get_type_hints(operation, include_extras=True).values():
-        names.update(extra.query for extra in get_args(hint)[1:] if getattr(extra, "query", None))
-    return frozenset(names)
+        for extra in get_args(hint)[1:]:
+            if name := getattr(extra, "query", None):
+                literals = (each for each in get_args(get_args(hint)[0]) if get_origin(each) is Literal)
+                parameters[name] = get_args(next(literals, None))
+    return parameters
