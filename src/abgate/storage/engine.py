@@ -151,6 +151,7 @@ def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
         # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when
         # another writer came between, however long the busy timeout.
         read_only = connection.get_execution_options().get("abgate_read_only", False)
+        connection.exec_driver_sql(f"PRAGMA query_only = {read_only}")
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     _notice_when_the_file_goes(engine, Path(url.database or "").absolute())
