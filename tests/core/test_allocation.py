@@ -74,6 +74,12 @@ def test_what_is_no_allocation(broken: dict[str, Any]) -> None:
     assert not fits({**SENT, **broken}, AllocationInput)
 
 
+def test_the_first_priority_is_1() -> None:
+    assert [priority for priority in (-1, 0, 1, 2, 1000) if fits({**SENT, "priority": priority}, AllocationInput)] == [
+        1, 2, 1000,
+    ]  # fmt: skip
+
+
 def test_at_most_20_allocations() -> None:
     assert [count for count in (0, 1, 20, 21) if fits([SENT] * count, AllocationInputs)] == [0, 1, 20]
 
