@@ -104,7 +104,7 @@ def test_the_first_of_several_flows_with_an_active_experiment_counts() -> None:
 
 
 @pytest.mark.parametrize("kind", ["device", "user", "organization"])
-def test_each_kind_of_subject_is_bucketed_by_its_own_identifier(kind: str) -> None:
+def test_each_kind_of_subject_is_bucketed_by_its_own_identifier(kind: Any) -> None:
     made = experiment("active", assignment_config=AssignmentConfig(kind), allocations=by_percentage(50, 50))
     position, _ = position_and_entry(experiment_id(), "the-one")
     expected = variation_id(1 if position < 5000 else 2)
