@@ -39,15 +39,15 @@ def serve(
         host=host, port=port, data=data, database=database, workers=workers, tls_cert=tls_cert, tls_key=tls_key
     )
     _check_certificate(settings)
-    listening = _bind(settings)
-    settings = msgspec.structs.replace(settings, port=listening.getsockname()[1])
-    domain = _prepare(settings)
-    # The server's processes read their settings from the environment, where the options now are as well.
-    os.environ.update(to_environment(settings))
-    # From here on connections wait for the server's processes instead of being refused.
-    listening.listen(BACKLOG)
-    print(f"abgate serves {_address(settings)} as https://{domain}/ (stop it with Ctrl-C)", flush=True)
-    _run(settings, listening)
+    with _bound(settings) as listening:
+        settings = msgspec.structs.replace(settings, port=listening.getsockname()[1])
+        domain = _prepare(settings)
+        # The server's processes read their settings from the environment, where the options now are as well.
+        os.environ.update(to_environment(settings))
+        # From here on connections wait for the server's processes instead of being refused.
+        listening.listen(BACKLOG)
+        print(f"abgate serves {_address(settings)} as https://{domain}/ (stop it with Ctrl-C)", flush=True)
+        _run(settings, listening)
 
 
 def _prepare(settings: Settings) -> str:
@@ -74,7 +74,7 @@ def _check_certificate(settings: Settings) -> None:
         ) from error
 
 
-def _bind(settings: Settings) -> socket.socket:
+def _bound(settings: Settings) -> socket.socket:
     listening = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -114,7 +114,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
     )
-    with suppress(KeyboardInterrupt), listening:
+    with suppress(KeyboardInterrupt):
         if settings.workers > 1:
             Multiprocess(config, sockets=[listening]).run()
             return
