@@ -72,7 +72,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Management API requests a second for each token and server process; 0 = no limit.",
+            description="Management API requests a second for each token and server process; asking for a token "
+            "counts as 100 for its client. 0 = no limit; the headers then say 1000000.",
         ),
     ] = 1000
     mode: Annotated[
