@@ -24,10 +24,7 @@ def get(connection: Connection, tenant: str, id: SegmentId) -> Stored[Segment]:
 
 def find_many(connection: Connection, tenant: str, ids: Collection[SegmentId]) -> dict[SegmentId, Segment]:
     """Return those of the segments that there are, by id."""
-    if not ids:
-        return {}
-    where = [segments.c.tenant == tenant, segments.c.id.in_(ids)]
-    return {stored.value.id: stored.value for stored in rows.find_many(connection, segments, Segment, where)}
+    return {segment.id: segment for segment in rows.find_by_ids(connection, segments, Segment, tenant, ids)}
 
 
 def list_page(
