@@ -23,6 +23,11 @@ class Catalog(Generic[V]):
         """Return the value of `key`, or None."""
         return self._shards[hash(key) & _MASK].get(key)
 
+    def ids(self) -> Iterator[str]:
+        """Yield every key, in no particular order."""
+        for shard in self._shards:
+            yield from shard
+
     def values(self) -> Iterator[V]:
         """Yield every value, in no particular order."""
         for shard in self._shards:

@@ -34,7 +34,10 @@ class Changes(Struct, frozen=True, kw_only=True):
 
 
 class ServedFlag(Struct, frozen=True):
-    """A flag with what it answers while no experiment runs: its served variation's config, or its defaults."""
+    """A flag with what it answers while no experiment runs: its served variation's config, or its defaults.
+
+    `defaults` are what it answers while it is not active.
+    """
 
     id: FeatureFlagId
     name: str
@@ -42,6 +45,7 @@ class ServedFlag(Struct, frozen=True):
     variation_id: VariationId | None
     variation_name: str | None
     config: Config
+    defaults: Config
 
 
 class _Status(Struct, frozen=True):
@@ -101,6 +105,12 @@ class Snapshot:
         """Return the flag of this name with what it serves, or None."""
         id = self._flag_names.find(name)
         return None if id is None else self._served_flag(id)
+
+    @cached_property
+    def active_flags(self) -> tuple[ServedFlag, ...]:
+        """Every active flag with what it serves, by name."""
+        found = (self._served_flag(id) for id in self._feature_flags.ids())
+        return tuple(sorted((each for each in found if each and each.status == "active"), key=lambda flag: flag.name))
 
     def running(self, id: FeatureFlagId) -> tuple[CompiledExperiment, ...]:
         """Return the active experiments that refer to the flag."""
@@ -174,6 +184,7 @@ class Snapshot:
             variation_id=None if served is None else served.id,
             variation_name=None if served is None else served.name,
             config=served_config(flag.parameters, {} if served is None else served.overrides),
+            defaults=served_config(flag.parameters, {}),
         )
 
     def _find_variation(self, id: VariationId) -> Variation | None:

@@ -1,4 +1,4 @@
-"""The two signed tokens of the runtime: the assignment token and the preview token (``runtime.md``, "Assignment").
+"""The signed tokens of the runtime: for assignments, previews and event streams (``runtime.md``, "Assignment").
 
 A token is its fields and their HMAC-SHA256 (RFC 2104), joined by dots, so that it can stand in a URL as it is. Key and
 time are arguments. Whatever is not a token of ours reads as None: a bad token costs a login nothing.
@@ -14,9 +14,10 @@ from abgate.core.ids import ExperimentId, SegmentId, VariationId
 
 ASSIGNMENT_LIFETIME_S = 3600
 PREVIEW_LIFETIME_S = 24 * 3600
+STREAM_LIFETIME_S = 24 * 3600
 MAX_LENGTH = 512
 
-_ASSIGNMENT, _PREVIEW, _SUBJECT = "a1", "p1", "s1"
+_ASSIGNMENT, _PREVIEW, _STREAM, _SUBJECT = "a1", "p1", "e1", "s1"
 _FORCED = "f"
 
 
@@ -71,6 +72,17 @@ def read_preview_token(key: bytes, token: str, *, now: float) -> Forced | None:
     if now >= int(expires_at):
         return None
     return Forced(experiment_id, variation_id or None, segment_id or None)
+
+
+def make_stream_token(key: bytes, tenant: str, *, now: float, lifetime: int = STREAM_LIFETIME_S) -> str:
+    """Return the token that lets its bearer follow the tenant's changes: browsers open event streams by URL alone."""
+    return _sealed(key, _STREAM, tenant, str(int(now) + lifetime))
+
+
+def read_stream_token(key: bytes, token: str, *, now: float) -> str | None:
+    """Return the tenant whose changes the token lets its bearer follow, if it is ours and still good; else None."""
+    fields = _opened(key, _STREAM, token, 2)
+    return None if fields is None or now >= int(fields[1]) else fields[0]
 
 
 def permitted(

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import UNSET
 from sqlalchemy import Connection
 
@@ -36,11 +36,11 @@ from abgate.storage.rows import Stored
 def list_experiments(
     caller: Caller,
     *,
-    from_: Annotated[str | None, Parameter(query="from", description="The `next` of the page before.")] = None,
-    take: Annotated[int, Parameter(query="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
-    status: Annotated[ExperimentStatus | None, Parameter(query="status")] = None,
-    authentication_flow: Annotated[str | None, Parameter(query="authentication_flow")] = None,
-    feature_flag_id: Annotated[str | None, Parameter(query="feature_flag_id")] = None,
+    from_: Annotated[str | None, QueryParameter(name="from", description="The `next` of the page before.")] = None,
+    take: Annotated[int, QueryParameter(name="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
+    status: Annotated[ExperimentStatus | None, QueryParameter(name="status")] = None,
+    authentication_flow: Annotated[str | None, QueryParameter(name="authentication_flow")] = None,
+    feature_flag_id: Annotated[str | None, QueryParameter(name="feature_flag_id")] = None,
 ) -> ExperimentList:
     """List experiments, newest first; archived ones only when asked for."""
     with caller.reading() as connection:
@@ -154,8 +154,8 @@ def list_experiment_history(
     caller: Caller,
     id: str,
     *,
-    from_: Annotated[str | None, Parameter(query="from", description="The `next` of the page before.")] = None,
-    take: Annotated[int, Parameter(query="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
+    from_: Annotated[str | None, QueryParameter(name="from", description="The `next` of the page before.")] = None,
+    take: Annotated[int, QueryParameter(name="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
 ) -> ChangeList:
     """List every write of an experiment, newest first: who, when, what before and after."""
     with caller.reading() as connection:
@@ -168,8 +168,8 @@ def list_experiment_history(
 def list_history(
     caller: Caller,
     *,
-    from_: Annotated[str | None, Parameter(query="from", description="The `next` of the page before.")] = None,
-    take: Annotated[int, Parameter(query="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
+    from_: Annotated[str | None, QueryParameter(name="from", description="The `next` of the page before.")] = None,
+    take: Annotated[int, QueryParameter(name="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
 ) -> ChangeList:
     """List every write of the tenant, newest first."""
     with caller.reading() as connection:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import UNSET
 
 from abgate.core.errors import Conflict, NotFound, RuleBroken
@@ -39,10 +39,10 @@ from abgate.storage.rows import Stored
 def list_feature_flags(
     caller: Caller,
     *,
-    from_: Annotated[str | None, Parameter(query="from", description="The `next` of the page before.")] = None,
-    take: Annotated[int, Parameter(query="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
-    type: Annotated[FeatureFlagType | None, Parameter(query="type")] = None,
-    status: Annotated[FeatureFlagStatus | None, Parameter(query="status")] = None,
+    from_: Annotated[str | None, QueryParameter(name="from", description="The `next` of the page before.")] = None,
+    take: Annotated[int, QueryParameter(name="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
+    type: Annotated[FeatureFlagType | None, QueryParameter(name="type")] = None,
+    status: Annotated[FeatureFlagStatus | None, QueryParameter(name="status")] = None,
 ) -> FeatureFlagList:
     """List feature flags, newest first; archived ones only when asked for."""
     with caller.reading() as connection:

@@ -155,6 +155,7 @@ def _add_rules(schemas: dict[str, JSONSchema]) -> None:
     _need_one_of(schemas["Operation"], [["contains"], ["starts_with"], ["ends_with"], ["exists"]])
     _need_one_of(schemas["RuleInput"], [["match"], ["not_match"], ["match", "not_match"], ["match_type", "conditions"]])
     _need_conditions(schemas)
+    _need_one_kind_of_allocation(schemas["AllocationInput"])
     # Known only to be refused by name.
     for name in ("feature_flag_id", "allocation_strategy", "default_config"):
         del schemas["UpdateExperiment"]["properties"][name]
@@ -179,6 +180,29 @@ def _need_one_of(schema: JSONSchema, groups: list[list[str]]) -> None:
     ]
     for name in ("type", "required", "additionalProperties"):
         schema.pop(name, None)
+
+
+def _need_one_kind_of_allocation(schema: JSONSchema) -> None:
+    """Make `schema` one of: a share of the traffic, a segment (which may be given later), everyone left."""
+    properties = schema["properties"]
+    no_fallback = {"is_fallback": {"enum": [False, None]}}
+    no_segment = {"segment_id": NULL, "priority": NULL}
+    kinds: list[tuple[list[str], JSONSchema]] = [
+        (["weight"], {"weight": _not_null(properties["weight"])} | no_segment | no_fallback),
+        ([], {"weight": NULL} | no_fallback),
+        (["is_fallback"], {"is_fallback": {"const": True}, "weight": NULL} | no_segment),
+    ]
+    schema["oneOf"] = [
+        {
+            "type": "object",
+            "properties": properties | narrowed,
+            "required": [*schema["required"], *more],
+            "additionalProperties": False,
+        }
+        for more, narrowed in kinds
+    ]
+    for name in ("type", "properties", "required", "additionalProperties"):
+        del schema[name]
 
 
 def _need_conditions(schemas: dict[str, JSONSchema]) -> None:

@@ -9,6 +9,7 @@ from litestar.di import Provide
 from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import QueryParameter
 
 from abgate.management import experiments as e
 from abgate.management import feature_flags as f
@@ -128,7 +129,7 @@ def _query_parameters(operation: Operation) -> dict[str, tuple[str, ...]]:
     parameters: dict[str, tuple[str, ...]] = {}
     for hint in get_type_hints(operation, include_extras=True).values():
         for extra in get_args(hint)[1:]:
-            if name := getattr(extra, "query", None):
+            if isinstance(extra, QueryParameter) and extra.name:
                 literals = (each for each in get_args(get_args(hint)[0]) if get_origin(each) is Literal)
-                parameters[name] = get_args(next(literals, None))
+                parameters[extra.name] = get_args(next(literals, None))
     return parameters

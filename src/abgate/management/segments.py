@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import UNSET
 
 from abgate.core.errors import NotFound
@@ -18,9 +18,9 @@ from abgate.storage import experiments, segments
 def list_segments(
     caller: Caller,
     *,
-    from_: Annotated[str | None, Parameter(query="from", description="The `next` of the page before.")] = None,
-    take: Annotated[int, Parameter(query="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
-    type: Annotated[SegmentType | None, Parameter(query="type")] = None,
+    from_: Annotated[str | None, QueryParameter(name="from", description="The `next` of the page before.")] = None,
+    take: Annotated[int, QueryParameter(name="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
+    type: Annotated[SegmentType | None, QueryParameter(name="type")] = None,
 ) -> SegmentList:
     """List segments, newest first."""
     with caller.reading() as connection:

@@ -34,12 +34,13 @@ class Login(Struct, frozen=True, kw_only=True):
 
 
 class Delivered(Struct, frozen=True):
-    """What the login gets, and the token by which it keeps it."""
+    """What the login gets, the token by which it keeps it, and the exposure that there is to record."""
 
     assignment: Assignment
     warnings: tuple[AssignmentWarning, ...]
     token: str | None
     snapshot: Snapshot
+    exposure: Exposure | None
 
 
 class Delivery:
@@ -83,10 +84,15 @@ class Delivery:
             log.warning(warning, tenant=tenant, flow=login.flows[0])
         exposure = _exposure(assignment, login, snapshot, attributes, now=now)
         if exposure is None:
-            return Delivered(assignment, warnings, None, snapshot)
+            return Delivered(assignment, warnings, None, snapshot, None)
         if login.record:
             self._exposures.record(tenant, exposure)
-        return Delivered(assignment, warnings, self._token(exposure, now), snapshot)
+        return Delivered(assignment, warnings, self._token(exposure, now), snapshot, exposure)
+
+    def record(self, tenant: str, delivered: Delivered) -> None:
+        """Queue the exposure of a login that was delivered with ``record=False``."""
+        if delivered.exposure is not None:
+            self._exposures.record(tenant, delivered.exposure)
 
     def _token(self, exposure: Exposure, now: float) -> str | None:
         if exposure.subject is None:

@@ -9,6 +9,7 @@
         exposures=exposures,
         authenticate=authenticate,                      # async (host, authorization) -> Principal; see below
         tenant_of=lambda host: tenants.resolve(host).id,
+        keys=keys,                                      # RuntimeKeys(engine); async with keys.running()
         settings=settings,
         token_key=vault.derive("runtime tokens"),
         routes={EVENTS_PATH: EventsEndpoint(engine, authenticate, snapshot_of=snapshots.get, settle=exposures.flush)},
@@ -37,10 +38,11 @@ from abgate.asgi import (
     send_refusal,
 )
 from abgate.core.errors import Refusal
-from abgate.runtime import gateway, resolve
+from abgate.runtime import gateway, ofrep, resolve, stream
 from abgate.runtime.circuit import Circuit
 from abgate.runtime.delivery import Delivery
 from abgate.runtime.exposures import Exposures
+from abgate.runtime.keys import RuntimeKeys
 from abgate.runtime.snapshots import Snapshots
 from abgate.settings import Settings
 
@@ -58,6 +60,7 @@ class RuntimeApp:
         exposures: Exposures,
         authenticate: Authenticate,
         tenant_of: Callable[[str | None], str],
+        keys: RuntimeKeys,
         settings: Settings,
         token_key: bytes,
         routes: Mapping[str, Handler] | None = None,
@@ -72,15 +75,28 @@ class RuntimeApp:
         )
         self.circuit = Circuit()
         self._app = app
+        streams = stream.StreamEndpoint(snapshots, authenticate, token_key=token_key, clock=clock)
+        self._ofrep = ofrep.OfrepEndpoint(
+            delivery,
+            authenticate,
+            tenant_of=tenant_of,
+            keys=keys,
+            circuit=self.circuit,
+            token_key=token_key,
+            clock=clock,
+        )
         self._routes: dict[str, Handler] = {
             resolve.PATH: resolve.ResolveEndpoint(delivery, authenticate, self.circuit),
             gateway.PATH: gateway.GatewayEndpoint(delivery, tenant_of, settings, self.circuit),
+            ofrep.PATH: self._ofrep,
+            stream.PATH: streams,
+            stream.OFREP_PATH: streams,
             **(routes or {}),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
-        handler = self._routes.get(scope["path"]) if scope["type"] == "http" else None
+        handler = self._handler(scope["path"]) if scope["type"] == "http" else None
         if handler is None:
             await self._app(scope, receive, send)
             return
@@ -94,6 +110,11 @@ class RuntimeApp:
             # Only what is outside of fail_open gets here, before anything was sent.
             log.exception("runtime_fault", path=scope["path"])
             await send_json(send, 500, _INTERNAL_ERROR)
+
+    def _handler(self, path: str) -> Handler | None:
+        handler = self._routes.get(path)
+        # The rest of an OFREP path is a flag's key, which may hold anything.
+        return self._ofrep if handler is None and path.startswith(ofrep.PATH + "/") else handler
 
 
 _INTERNAL_ERROR = {

@@ -2,8 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
 from sqlalchemy import Engine
@@ -34,6 +34,17 @@ class Snapshots:
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
         self._is_away = False
+        self._watchers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[asyncio.Event]:
+        """Give an event of the running loop that is set whenever some tenant's snapshot was replaced."""
+        changed = asyncio.Event()
+        self._watchers[changed] = asyncio.get_running_loop()
+        try:
+            yield changed
+        finally:
+            del self._watchers[changed]
 
     @property
     def is_loaded(self) -> bool:
@@ -93,6 +104,10 @@ class Snapshots:
                     changes = snapshots.load(connection, tenant)
             if changes.number != known.number or tenant not in self._by_tenant:
                 self._by_tenant[tenant] = known.with_changes(changes)
+                for changed, loop in list(self._watchers.items()):
+                    # A loop that has ended has nobody left to tell.
+                    with suppress(RuntimeError):
+                        loop.call_soon_threadsafe(changed.set)
 
     def _keep_up(self) -> None:
         while not self._stopping.wait(self._poll_s):

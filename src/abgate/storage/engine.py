@@ -3,8 +3,9 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event, make_url, select
@@ -14,9 +15,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from abgate.core.errors import Conflict, NotFound, Refusal, Unavailable
 from abgate.storage.tables import tenants
+from abgate.storage.turns import Turns
 
 POOL_SIZE = 16
 PATIENCE_S = 5.0
+POLL_S = 0.001
 
 # The errors by which a database says that it, not the statement, is at fault, beside those that are OperationalError:
 # PostgreSQL answers a writer so from a standby, SQLite from a damaged file.
@@ -61,7 +64,7 @@ def writing(engine: Engine, tenant: str) -> Iterator[Connection]:
     Raises `Unavailable` when the database is away, `Conflict` when a constraint of the database was broken, `NotFound`
     when there is no such tenant.
     """
-    with _refusals(), engine.begin() as connection:
+    with _refusals(), _turn(engine, tenant), engine.begin() as connection:
         lock = select(tenants.c.id).where(tenants.c.id == tenant).with_for_update()
         if connection.execute(lock).one_or_none() is None:
             raise NotFound("tenant", tenant)
@@ -74,8 +77,29 @@ def appending(engine: Engine) -> Iterator[Connection]:
 
     Raises `Unavailable` when the database is away, `Conflict` when a constraint of the database was broken.
     """
-    with _refusals(), engine.begin() as connection:
+    with _refusals(), _turn(engine, None), engine.begin() as connection:
         yield connection
+
+
+@contextmanager
+def _turn(engine: Engine, tenant: str | None) -> Iterator[None]:
+    """Wait for the other writers (the tenant's) of this process, before a connection is taken.
+
+    On PostgreSQL the tenant's writers would otherwise wait for its row's lock with all the pool's connections in hand.
+    SQLite has one writer at a time for all tenants, and whoever finds it busy looks again after up to 100 ms: under
+    steady load somebody else is always there first, until the patience of the unlucky one ends.
+    """
+    options = engine.get_execution_options()
+    turns: Turns = options["abgate_turns"]
+    patience_s: float = options["abgate_patience_s"]
+    key = "" if engine.dialect.name == "sqlite" else tenant
+    with ExitStack() as held:
+        try:
+            if key is not None:
+                held.enter_context(turns.taken(key, patience_s=patience_s))
+        except TimeoutError as error:
+            raise Unavailable("Too many writes are waiting. Try again in a second.") from error
+        yield
 
 
 @contextmanager
@@ -94,7 +118,7 @@ def _refusals() -> Iterator[None]:
 def _refusal(error: DBAPIError) -> Refusal | None:
     """Return what a caller is told of the database's error; None for a bug of ours, which must not look like one."""
     sqlstate: str = getattr(error.orig, "sqlstate", None) or ""
-    sqlite_code: int = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the upper bits are the extended code
+    sqlite_code = _sqlite_code(error)
     # Class 40: PostgreSQL ended a transaction because of another one, by a deadlock for example.
     if isinstance(error, IntegrityError) or sqlstate.startswith("40"):
         return Conflict(
@@ -110,11 +134,17 @@ def _refusal(error: DBAPIError) -> Refusal | None:
     return None
 
 
+def _sqlite_code(error: DBAPIError) -> int:
+    extended: int = getattr(error.orig, "sqlite_errorcode", 0)
+    return extended & 0xFF
+
+
 def _create_postgresql_engine(url: URL, patience_s: float) -> Engine:
     if "connect_timeout" not in url.query:
         url = url.update_query_dict({"connect_timeout": str(max(2, round(patience_s)))})
     engine = _create_engine(
         url,
+        execution_options={"abgate_turns": Turns(), "abgate_patience_s": patience_s},
         # Whatever the server's default is: a writer that waited for its tenant's lock must see what the last one wrote.
         isolation_level="READ COMMITTED",
         max_overflow=0,
@@ -132,30 +162,57 @@ def _create_postgresql_engine(url: URL, patience_s: float) -> Engine:
 
 
 def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
-    engine = _create_engine(url, max_overflow=0, pool_size=POOL_SIZE, pool_timeout=patience_s)
+    engine = _create_engine(
+        url,
+        execution_options={"abgate_turns": Turns(), "abgate_patience_s": patience_s},
+        max_overflow=0,
+        pool_size=POOL_SIZE,
+        pool_timeout=patience_s,
+    )
+    busy_timeout = f"PRAGMA busy_timeout = {round(patience_s * 1000)}"
 
     @event.listens_for(engine, "connect")
     def _prepare(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None
-        for pragma in (
-            f"busy_timeout={round(patience_s * 1000)}",
-            "journal_mode=WAL",
+        for statement in (
+            busy_timeout,
+            "PRAGMA journal_mode = WAL",
             # FULL, because an acknowledged write must outlive a power cut as well as a killed process.
-            "synchronous=FULL",
-            "foreign_keys=ON",
+            "PRAGMA synchronous = FULL",
+            "PRAGMA foreign_keys = ON",
         ):
-            dbapi_connection.execute(f"PRAGMA {pragma}")
+            dbapi_connection.execute(statement)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when
-        # another writer came between, however long the busy timeout.
         read_only = connection.get_execution_options().get("abgate_read_only", False)
         connection.exec_driver_sql(f"PRAGMA query_only = {read_only}")
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        if read_only:
+            connection.exec_driver_sql("BEGIN")
+            return
+        # SQLite's own waiting for another process would look too seldom, see `_turn`.
+        connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+        try:
+            _begin_to_write(connection, until=monotonic() + patience_s)
+        finally:
+            connection.exec_driver_sql(busy_timeout)
 
     _notice_when_the_file_goes(engine, Path(url.database or "").absolute())
     return engine
+
+
+def _begin_to_write(connection: Connection, *, until: float) -> None:
+    while True:
+        try:
+            # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when
+            # another writer came between, however long it waits.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:
+            if _sqlite_code(error) != sqlite3.SQLITE_BUSY or monotonic() > until:
+                raise
+            sleep(POLL_S)
+        else:
+            return
 
 
 def _notice_when_the_file_goes(engine: Engine, path: Path) -> None:

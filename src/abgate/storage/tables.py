@@ -245,3 +245,17 @@ auth_events = Table(
     Index(None, "tenant", "organization_id", "type", "at"),
     sqlite_autoincrement=True,
 )
+
+runtime_keys = Table(
+    "runtime_keys",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("origins", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("created_at", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "id"),
+    UniqueConstraint("hash"),
+)

@@ -1,0 +1,78 @@
+"""Runtime keys in memory: who the bearer of one is (``runtime.md``, "Runtime keys")."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from sqlalchemy import Engine
+
+from abgate.core.errors import InvalidToken, Unavailable
+from abgate.core.principal import Principal
+from abgate.storage import runtime_keys
+from abgate.storage.engine import reading
+from abgate.storage.runtime_keys import PREFIX, KeyKind, RuntimeKey
+
+FRESH_S = 1.0
+EVALUATE_BY_OFREP = "evaluate:ofrep"
+
+SCOPES: dict[KeyKind, frozenset[str]] = {
+    "server": frozenset({"evaluate:experimentation", "create:logs", "read:snapshots", EVALUATE_BY_OFREP}),
+    "client": frozenset({EVALUATE_BY_OFREP}),
+}
+
+log = structlog.get_logger()
+
+
+class RuntimeKeys:
+    """Every tenant's runtime keys, at most a second old. Safe to use from many threads."""
+
+    def __init__(self, engine: Engine, *, fresh_s: float = FRESH_S) -> None:
+        """Take the keys from `engine`; nothing is read before `running`."""
+        self._engine = engine
+        self._fresh_s = fresh_s
+        self._by_hash: dict[bytes, RuntimeKey] = {}
+        self._stopping = threading.Event()
+
+    @staticmethod
+    def is_key(authorization: str | None) -> bool:
+        """Return whether an Authorization header bears a runtime key rather than a token."""
+        return authorization is not None and authorization[:7].lower() == "bearer " and PREFIX in authorization[7:12]
+
+    def verify(self, tenant: str, authorization: str) -> Principal:
+        """Return the bearer of the key; memory only. Raises `InvalidToken` when the tenant has no such key."""
+        # Found by its hash, whose bytes nobody can choose, so that how long the look-up takes tells nothing.
+        key = self._by_hash.get(runtime_keys.hash_of(authorization[7:].strip()))
+        if key is None or key.tenant != tenant:
+            raise InvalidToken("This runtime key is not known here. `abgate keys create` makes one.")
+        return Principal(key.tenant, f"key:{key.id}", SCOPES[key.kind], frozenset(key.origins))
+
+    def admits_origin(self, tenant: str, origin: str) -> bool:
+        """Return whether some key of the tenant may be used by pages of this web origin."""
+        return any(key.tenant == tenant and origin in key.origins for key in self._by_hash.values())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep up with the database within this block of an event loop."""
+        self._stopping.clear()
+        await asyncio.to_thread(self.refresh)
+        poller = threading.Thread(target=self._keep_up, name="abgate-runtime-keys", daemon=True)
+        poller.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            await asyncio.to_thread(poller.join)
+
+    def refresh(self) -> None:
+        """Read the keys; while the database is away, those known so far hold."""
+        try:
+            with reading(self._engine) as connection:
+                self._by_hash = runtime_keys.all_keys(connection)
+        except Unavailable as error:
+            log.warning("runtime_keys_not_refreshed", reason=error.message)
+
+    def _keep_up(self) -> None:
+        while not self._stopping.wait(self._fresh_s):
+            self.refresh()

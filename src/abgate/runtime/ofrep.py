@@ -1,0 +1,299 @@
+"""OFREP 0.3 (``open-feature/protocol``, service/openapi.yaml), for every OpenFeature SDK.
+
+A key is a flag's name, whose value is an object of all its parameters, or ``flag-name/parameter``, whose value is that
+parameter's. ``targetingKey`` is the device; the context's ``user``, ``organization``, ``flow`` and the segments'
+attributes are read by those names. Every evaluation is an exposure, bulk ones too unless they answer 304.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from abgate.asgi import (
+    Authenticate,
+    Receive,
+    Scope,
+    Send,
+    WrongRequest,
+    check_method,
+    header,
+    read_body,
+    send_bytes,
+    send_json,
+)
+from abgate.core.assignment import Reason, Subjects
+from abgate.core.compiled import CompiledExperiment, Config
+from abgate.core.errors import InsufficientScope, InvalidInput
+from abgate.core.events import MAX_SUBJECT_LENGTH
+from abgate.core.experiment import ALL_FLOWS
+from abgate.core.principal import Principal
+from abgate.core.segment import Conditions
+from abgate.core.snapshot import ServedFlag, Snapshot
+from abgate.core.tokens import make_stream_token
+from abgate.runtime import stream
+from abgate.runtime.circuit import Circuit, fail_open
+from abgate.runtime.delivery import Delivered, Delivery, Login
+from abgate.runtime.keys import EVALUATE_BY_OFREP, RuntimeKeys
+
+PATH = "/ofrep/v1/evaluate/flags"
+BODY_LIMIT = 64 * 1024
+DEFAULT_FLOW = "authentication"
+SCOPES = frozenset({"evaluate:experimentation", EVALUATE_BY_OFREP})
+ATTRIBUTES = Conditions.__struct_fields__
+
+ErrorCode = Literal["PARSE_ERROR", "TARGETING_KEY_MISSING", "INVALID_CONTEXT", "GENERAL", "FLAG_NOT_FOUND"]
+
+Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
+
+_REASONS: Mapping[Reason, str] = {
+    "split": "SPLIT",
+    "kept": "SPLIT",
+    "segment": "TARGETING_MATCH",
+    "fallback": "TARGETING_MATCH",
+    "forced": "TARGETING_MATCH",
+}
+_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_ALLOWED = (
+    (b"access-control-allow-methods", b"POST"),
+    (b"access-control-allow-headers", b"authorization, content-type, if-none-match, x-api-key"),
+    (b"access-control-max-age", b"600"),
+)
+
+
+class Evaluation(Struct, frozen=True):
+    """One flag's value. Clients return the code's default when any of these is missing."""
+
+    key: str
+    value: Any
+    reason: str
+    variant: str
+    metadata: dict[str, str | bool]
+
+
+class Failure(Struct, frozen=True, omit_defaults=True):
+    """Why there is no value."""
+
+    errorCode: ErrorCode
+    errorDetails: str
+    key: str | None = None
+
+
+class _Refused(InvalidInput):
+    def __init__(self, code: ErrorCode, details: str) -> None:
+        super().__init__("", details)
+        self.failure = Failure(code, details)
+
+
+class OfrepEndpoint:
+    """The two endpoints as one plain ASGI handler, for `PATH` and everything under it."""
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        authenticate: Authenticate,
+        *,
+        tenant_of: Callable[[str | None], str],
+        keys: RuntimeKeys,
+        circuit: Circuit,
+        token_key: bytes,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Answer by `delivery` to whom `authenticate` knows, and to pages of the origins that client keys list."""
+        self._delivery = delivery
+        self._authenticate = authenticate
+        self._tenant_of = tenant_of
+        self._keys = keys
+        self._circuit = circuit
+        self._token_key = token_key
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        origin = header(scope, b"origin")
+        if scope["method"] == "OPTIONS" and origin is not None:
+            await self._answer_preflight(scope, origin, send)
+            return
+        check_method(scope, "POST")
+        principal = await self._authenticate(header(scope, b"host"), _credential(scope))
+        cors = _cors(principal, origin)
+        body = await read_body(scope, receive, limit=BODY_LIMIT)
+        key = scope["path"][len(PATH) + 1 :]
+
+        async def decide() -> Answer:
+            context = _context(body)
+            if key:
+                return 200, msgspec.json.encode(self._evaluate_one(principal.tenant, key, context)), []
+            return self._evaluate_all(principal.tenant, context, header(scope, b"if-none-match"))
+
+        try:
+            status, answer, more = await fail_open(self._circuit, "ofrep", decide, _on_fault(key))
+        except _Refused as refused:
+            failure = msgspec.structs.replace(refused.failure, key=key or None)
+            await send_json(send, 404 if failure.errorCode == "FLAG_NOT_FOUND" else 400, failure, cors)
+            return
+        await send_bytes(send, status, answer, [*_JSON, *cors, *more])
+
+    async def _answer_preflight(self, scope: Scope, origin: str, send: Send) -> None:
+        # Browsers ask without a key, so this says only whether some key of the tenant admits the origin.
+        if self._keys.admits_origin(self._tenant_of(header(scope, b"host")), origin):
+            await send_bytes(send, 204, b"", [*_origin_headers(origin), *_ALLOWED])
+        else:
+            await send_bytes(send, 403, b"", [])
+
+    def _evaluate_one(self, tenant: str, key: str, context: Mapping[str, Any]) -> Evaluation:
+        snapshot = self._delivery.snapshot(tenant)
+        flag, parameter = _find(snapshot, key)
+        _check(context)
+        delivered = self._deliver(tenant, snapshot, flag, context)
+        if delivered is not None:
+            self._delivery.record(tenant, delivered)
+        return _evaluation(key, parameter, flag, delivered)
+
+    def _evaluate_all(self, tenant: str, context: Mapping[str, Any], known: str | None) -> Answer:
+        _check(context)
+        snapshot = self._delivery.snapshot(tenant)
+        evaluated: list[Evaluation] = []
+        delivered_of: list[Delivered] = []
+        for flag in snapshot.active_flags:
+            delivered = self._deliver(tenant, snapshot, flag, context)
+            if delivered is not None:
+                delivered_of.append(delivered)
+            evaluated.append(_evaluation(flag.name, None, flag, delivered))
+            evaluated.extend(
+                _evaluation(f"{flag.name}/{parameter}", parameter, flag, delivered) for parameter in flag.config
+            )
+        flags = msgspec.json.encode(evaluated)
+        # The context is in it, for the web provider sends the same ETag again after only its attributes changed.
+        digest = hashlib.sha256(flags + b"\n" + msgspec.json.encode(context, order="deterministic")).hexdigest()[:32]
+        etag = f'"{digest}"'
+        if known is not None and etag in known:
+            return 304, b"", [(b"etag", etag.encode())]
+        for delivered in delivered_of:
+            self._delivery.record(tenant, delivered)
+        token = make_stream_token(self._token_key, tenant, now=self._clock())
+        streams = [{"type": "sse", "endpoint": {"requestUri": f"{stream.OFREP_PATH}?token={token}"}}]
+        answer = msgspec.json.encode({"flags": msgspec.Raw(flags), "metadata": {}, "eventStreams": streams})
+        return 200, answer, [(b"etag", etag.encode())]
+
+    def _deliver(
+        self, tenant: str, snapshot: Snapshot, flag: ServedFlag, context: Mapping[str, Any]
+    ) -> Delivered | None:
+        experiment = _experiment(snapshot.running(flag.id), context.get("flow") or DEFAULT_FLOW)
+        if flag.status != "active" or experiment is None:
+            return None
+        subjects = Subjects(context["targetingKey"], context.get("user"), context.get("organization"))
+        attributes = {name: context[name] for name in ATTRIBUTES if context.get(name)}
+        login = Login(
+            flows=(experiment.flow,),
+            subjects=subjects,
+            attributes=attributes,
+            ip=context.get("ip"),
+            transaction_id=context.get("transaction_id"),
+            record=False,
+        )
+        delivered = self._delivery.deliver(tenant, login)
+        return None if delivered.assignment.context is None else delivered
+
+
+def _on_fault(key: str) -> Answer:
+    failure = Failure("GENERAL", "abgate failed on this evaluation; its log says why.", key or None)
+    return 400, msgspec.json.encode(failure), []
+
+
+def _credential(scope: Scope) -> str | None:
+    authorization, api_key = header(scope, b"authorization"), header(scope, b"x-api-key")
+    return f"Bearer {api_key}" if authorization is None and api_key is not None else authorization
+
+
+def _cors(principal: Principal, origin: str | None) -> list[tuple[bytes, bytes]]:
+    if not principal.scopes & SCOPES:
+        raise InsufficientScope("evaluate:experimentation")
+    if origin is None:
+        return []
+    if origin in principal.origins:
+        return _origin_headers(origin)
+    if principal.scopes == {EVALUATE_BY_OFREP}:
+        message = "This key does not admit pages of this origin. `abgate keys create --origin` makes one that does."
+        raise WrongRequest(403, "origin_not_admitted", message)
+    return []
+
+
+def _origin_headers(origin: str) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-expose-headers", b"etag"),
+        (b"vary", b"origin"),
+    ]
+
+
+def _context(body: bytes) -> dict[str, Any]:
+    try:
+        asked = msgspec.json.decode(body or b"{}")
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise _Refused("PARSE_ERROR", "The body is not well-formed JSON.") from None
+    context = asked.get("context", {}) if isinstance(asked, dict) else None
+    if not isinstance(context, dict):
+        raise _Refused("INVALID_CONTEXT", "context: must be an object.")
+    return context
+
+
+def _check(context: Mapping[str, Any]) -> None:
+    for name in ("targetingKey", "user", "organization", "flow", "ip", "transaction_id", *ATTRIBUTES):
+        value = context.get(name)
+        if value is not None and not isinstance(value, str):
+            raise _Refused("INVALID_CONTEXT", f"{name}: must be a string.")
+        if value is not None and len(value) > MAX_SUBJECT_LENGTH and name not in ATTRIBUTES:
+            raise _Refused("INVALID_CONTEXT", f"{name}: must be at most {MAX_SUBJECT_LENGTH} characters long.")
+    if not context.get("targetingKey"):
+        raise _Refused("TARGETING_KEY_MISSING", "context.targetingKey: is required; it is the device.")
+
+
+def _find(snapshot: Snapshot, key: str) -> tuple[ServedFlag, str | None]:
+    flag = snapshot.find_flag(key)
+    if flag is not None:
+        return flag, None
+    name, _, parameter = key.rpartition("/")
+    flag = snapshot.find_flag(name)
+    if flag is None or parameter not in flag.config:
+        raise _Refused("FLAG_NOT_FOUND", "There is no feature flag, or no parameter of one, with this key.")
+    return flag, parameter
+
+
+def _experiment(running: tuple[CompiledExperiment, ...], flow: str) -> CompiledExperiment | None:
+    """Return the one on `flow`, else the one on all flows, else the first."""
+    by_flow = {experiment.flow: experiment for experiment in running}
+    return by_flow.get(flow) or by_flow.get(ALL_FLOWS) or next(iter(running), None)
+
+
+def _evaluation(key: str, parameter: str | None, flag: ServedFlag, delivered: Delivered | None) -> Evaluation:
+    context = None if delivered is None else delivered.assignment.context
+    if delivered is None or delivered.assignment.allocation is None or context is None:
+        is_active = flag.status == "active"
+        config = flag.config if is_active else flag.defaults
+        variant = flag.variation_name if is_active else None
+        return Evaluation(
+            key, _value(config, parameter), "STATIC" if is_active else "DISABLED", variant or "default", {}
+        )
+    metadata: dict[str, str | bool] = {
+        "experiment_id": context.experiment_id,
+        "variation_id": context.variation_id,
+        "is_control": context.is_control,
+    }
+    reason = _REASONS[delivered.assignment.reason]
+    variant = delivered.assignment.allocation.variation_name
+    # A parameter that came to the flag after the activation is not in the experiment's snapshot of it.
+    config = {**flag.config, **context.config}
+    return Evaluation(key, _value(config, parameter), reason, variant, metadata)
+
+
+def _value(config: Config, parameter: str | None) -> Any:
+    if parameter is None:
+        return {name: each["value"] for name, each in config.items()}
+    value = config[parameter]["value"]
+    if isinstance(value, list):
+        return {"value": value}
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
