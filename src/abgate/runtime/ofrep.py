@@ -25,11 +25,10 @@ from abgate.asgi import (
     send_bytes,
     send_json,
 )
-from abgate.core.assignment import Reason, Subjects
-from abgate.core.compiled import CompiledExperiment, Config
+from abgate.core.assignment import Assignment, Subjects
 from abgate.core.errors import InsufficientScope, InvalidInput
+from abgate.core.evaluation import DEFAULT_FLOW, Evaluation, evaluation, find_experiment, find_flag
 from abgate.core.events import MAX_SUBJECT_LENGTH
-from abgate.core.experiment import ALL_FLOWS
 from abgate.core.principal import Principal
 from abgate.core.segment import Conditions
 from abgate.core.snapshot import ServedFlag, Snapshot
@@ -41,7 +40,6 @@ from abgate.runtime.keys import EVALUATE_BY_OFREP, RuntimeKeys
 
 PATH = "/ofrep/v1/evaluate/flags"
 BODY_LIMIT = 64 * 1024
-DEFAULT_FLOW = "authentication"
 SCOPES = frozenset({"evaluate:experimentation", EVALUATE_BY_OFREP})
 ATTRIBUTES = Conditions.__struct_fields__
 
@@ -49,29 +47,12 @@ ErrorCode = Literal["PARSE_ERROR", "TARGETING_KEY_MISSING", "INVALID_CONTEXT", "
 
 Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
 
-_REASONS: Mapping[Reason, str] = {
-    "split": "SPLIT",
-    "kept": "SPLIT",
-    "segment": "TARGETING_MATCH",
-    "fallback": "TARGETING_MATCH",
-    "forced": "TARGETING_MATCH",
-}
 _JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 _ALLOWED = (
     (b"access-control-allow-methods", b"POST"),
     (b"access-control-allow-headers", b"authorization, content-type, if-none-match, x-api-key"),
     (b"access-control-max-age", b"600"),
 )
-
-
-class Evaluation(Struct, frozen=True):
-    """One flag's value. Clients return the code's default when any of these is missing."""
-
-    key: str
-    value: Any
-    reason: str
-    variant: str
-    metadata: dict[str, str | bool]
 
 
 class Failure(Struct, frozen=True, omit_defaults=True):
@@ -151,7 +132,7 @@ class OfrepEndpoint:
         delivered = self._deliver(tenant, snapshot, flag, context)
         if delivered is not None:
             self._delivery.record(tenant, delivered)
-        return _evaluation(key, parameter, flag, delivered)
+        return evaluation(key, parameter, flag, _assignment(delivered))
 
     def _evaluate_all(self, tenant: str, context: Mapping[str, Any], known: str | None) -> Answer:
         _check(context)
@@ -162,9 +143,10 @@ class OfrepEndpoint:
             delivered = self._deliver(tenant, snapshot, flag, context)
             if delivered is not None:
                 delivered_of.append(delivered)
-            evaluated.append(_evaluation(flag.name, None, flag, delivered))
+            evaluated.append(evaluation(flag.name, None, flag, _assignment(delivered)))
             evaluated.extend(
-                _evaluation(f"{flag.name}/{parameter}", parameter, flag, delivered) for parameter in flag.config
+                evaluation(f"{flag.name}/{parameter}", parameter, flag, _assignment(delivered))
+                for parameter in flag.config
             )
         flags = msgspec.json.encode(evaluated)
         # The context is in it, for the web provider sends the same ETag again after only its attributes changed.
@@ -182,8 +164,8 @@ class OfrepEndpoint:
     def _deliver(
         self, tenant: str, snapshot: Snapshot, flag: ServedFlag, context: Mapping[str, Any]
     ) -> Delivered | None:
-        experiment = _experiment(snapshot.running(flag.id), context.get("flow") or DEFAULT_FLOW)
-        if flag.status != "active" or experiment is None:
+        experiment = find_experiment(snapshot, flag, context.get("flow") or DEFAULT_FLOW)
+        if experiment is None:
             return None
         subjects = Subjects(context["targetingKey"], context.get("user"), context.get("organization"))
         attributes = {name: context[name] for name in ATTRIBUTES if context.get(name)}
@@ -197,6 +179,10 @@ class OfrepEndpoint:
         )
         delivered = self._delivery.deliver(tenant, login)
         return None if delivered.assignment.context is None else delivered
+
+
+def _assignment(delivered: Delivered | None) -> Assignment | None:
+    return None if delivered is None else delivered.assignment
 
 
 def _on_fault(key: str) -> Answer:
@@ -253,47 +239,7 @@ def _check(context: Mapping[str, Any]) -> None:
 
 
 def _find(snapshot: Snapshot, key: str) -> tuple[ServedFlag, str | None]:
-    flag = snapshot.find_flag(key)
-    if flag is not None:
-        return flag, None
-    name, _, parameter = key.rpartition("/")
-    flag = snapshot.find_flag(name)
-    if flag is None or parameter not in flag.config:
+    found = find_flag(snapshot, key)
+    if found is None:
         raise _Refused("FLAG_NOT_FOUND", "There is no feature flag, or no parameter of one, with this key.")
-    return flag, parameter
-
-
-def _experiment(running: tuple[CompiledExperiment, ...], flow: str) -> CompiledExperiment | None:
-    """Return the one on `flow`, else the one on all flows, else the first."""
-    by_flow = {experiment.flow: experiment for experiment in running}
-    return by_flow.get(flow) or by_flow.get(ALL_FLOWS) or next(iter(running), None)
-
-
-def _evaluation(key: str, parameter: str | None, flag: ServedFlag, delivered: Delivered | None) -> Evaluation:
-    context = None if delivered is None else delivered.assignment.context
-    if delivered is None or delivered.assignment.allocation is None or context is None:
-        is_active = flag.status == "active"
-        config = flag.config if is_active else flag.defaults
-        variant = flag.variation_name if is_active else None
-        return Evaluation(
-            key, _value(config, parameter), "STATIC" if is_active else "DISABLED", variant or "default", {}
-        )
-    metadata: dict[str, str | bool] = {
-        "experiment_id": context.experiment_id,
-        "variation_id": context.variation_id,
-        "is_control": context.is_control,
-    }
-    reason = _REASONS[delivered.assignment.reason]
-    variant = delivered.assignment.allocation.variation_name
-    # A parameter that came to the flag after the activation is not in the experiment's snapshot of it.
-    config = {**flag.config, **context.config}
-    return Evaluation(key, _value(config, parameter), reason, variant, metadata)
-
-
-def _value(config: Config, parameter: str | None) -> Any:
-    if parameter is None:
-        return {name: each["value"] for name, each in config.items()}
-    value = config[parameter]["value"]
-    if isinstance(value, list):
-        return {"value": value}
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return found
