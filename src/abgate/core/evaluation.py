@@ -56,7 +56,7 @@ def find_experiment(snapshot: Snapshot, flag: ServedFlag, flow: Flow) -> Compile
 
 
 def evaluation(key: str, parameter: str | None, flag: ServedFlag, assignment: Assignment | None) -> Evaluation:
-    """Return the key's value under `assignment`: that of its variation, else what the flag serves, else its defaults."""
+    """Return the key's value: that of the assigned variation, else what the flag serves, else its defaults."""
     allocation = None if assignment is None else assignment.allocation
     if assignment is None or allocation is None:
         is_active = flag.status == "active"
