@@ -21,7 +21,7 @@ from abgate.storage.tenants import Tenant
 from tests.conftest import NewDatabase, opened
 from tests.storage.given import AUTHOR, NOW, segment, segment_id, store
 
-WRITERS, TURNS = 8, 12
+WRITERS, TURNS = 8, 6
 
 
 @pytest.fixture

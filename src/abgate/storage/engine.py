@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from abgate.core.errors import Conflict, NotFound, Refusal, Unavailable
 from abgate.storage.tables import tenants
-from abgate.storage.turns import Turns
+from abgate.storage.turns import NoTurn, Turns
 
 POOL_SIZE = 16
 PATIENCE_S = 5.0
@@ -81,33 +81,27 @@ def appending(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-@contextmanager
-def _turn(engine: Engine, tenant: str | None) -> Iterator[None]:
-    """Wait for the other writers (the tenant's) of this process, before a connection is taken.
+def _turn(engine: Engine, tenant: str | None) -> AbstractContextManager[None]:
+    """Have writers (a tenant's, or of no one tenant's things) wait for each other before they take a connection.
 
     On PostgreSQL the tenant's writers would otherwise wait for its row's lock with all the pool's connections in hand.
     SQLite has one writer at a time for all tenants, and whoever finds it busy looks again after up to 100 ms: under
     steady load somebody else is always there first, until the patience of the unlucky one ends.
     """
+    key = "" if engine.dialect.name == "sqlite" else tenant
+    if key is None:
+        return nullcontext()
     options = engine.get_execution_options()
     turns: Turns = options["abgate_turns"]
-    patience_s: float = options["abgate_patience_s"]
-    key = "" if engine.dialect.name == "sqlite" else tenant
-    with ExitStack() as held:
-        try:
-            if key is not None:
-                held.enter_context(turns.taken(key, patience_s=patience_s))
-        except TimeoutError as error:
-            raise Unavailable("Too many writes are waiting. Try again in a second.") from error
-        yield
+    return turns.taken(key, patience_s=options["abgate_patience_s"])
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
     try:
         yield
-    except PoolTimeoutError as error:
-        raise Unavailable("Every connection to the database is in use. Try again in a second.") from error
+    except (NoTurn, PoolTimeoutError) as error:
+        raise Unavailable("Too many requests wait for the database. Try again in a second.") from error
     except DBAPIError as error:
         refusal = _refusal(error)
         if refusal is None:
