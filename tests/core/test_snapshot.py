@@ -10,7 +10,7 @@ from abgate.core.allocation import AllocationInput
 from abgate.core.compiled import CompiledExperiment
 from abgate.core.experiment import Experiment, ExperimentStatus
 from abgate.core.feature_flag import StringParameter
-from abgate.core.segment import Conditions, Rule
+from abgate.core.segment import Conditions, Rule, matches
 from abgate.core.snapshot import EMPTY, Changes, Snapshot
 from tests.core.builders import (
     by_segment,
@@ -120,8 +120,8 @@ def test_segments_stand_in_the_order_of_their_priorities() -> None:
     )
     assert [allocation.segment_id for _, allocation in compiled.segments] == [segment_id(2), segment_id(1)]
     assert compiled.fallback is compiled.allocations[2]
-    assert [matches({"country": "FR"}) for matches, _ in compiled.segments] == [True, True]
-    assert [matches({"country": "DE"}) for matches, _ in compiled.segments] == [False, False]
+    assert [matches(rules, {"country": "FR"}) for rules, _ in compiled.segments] == [True, True]
+    assert [matches(rules, {"country": "DE"}) for rules, _ in compiled.segments] == [False, False]
 
 
 def test_a_flag_is_served_while_it_is_active_and_no_experiment_runs() -> None:
@@ -253,5 +253,5 @@ def test_a_segment_that_is_edited_reaches_drafts_only() -> None:
     for status, expected in cases:
         made = snapshot(experiment(status, allocation_strategy="segment", allocations=by_segment(1)))
         made = made.with_changes(Changes(number=2, segments=json_of([edited])))
-        matches, _ = found(made).segments[0]
-        assert matches({"country": "DE"}) is expected
+        rules, _ = found(made).segments[0]
+        assert matches(rules, {"country": "DE"}) is expected

@@ -1,23 +1,33 @@
-"""An experiment made ready for logins: what a call would otherwise compute each time is computed once, here."""
+"""An experiment made ready for logins: what a call would otherwise compute each time is computed once, here.
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+Every assignment that it can come to is made beforehand; a login is told one of them (``runtime.md``, "Assignment").
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
 
 from msgspec import UNSET, Struct
 
 from abgate.core.allocation import Allocation, AllocationStrategy
-from abgate.core.bucketing import cumulative
+from abgate.core.bucketing import cumulative, level_end
+from abgate.core.decider import Decide, by_percentage, by_segment
 from abgate.core.experiment import Experiment, ExperimentStatus, Subject
 from abgate.core.feature_flag import FeatureFlag, Override, Parameter, Variation, merged_config
 from abgate.core.ids import ExperimentId, FeatureFlagId, Flow, SegmentId, VariationId
-from abgate.core.segment import Rule, Segment, matches
+from abgate.core.predicates import first_match
+from abgate.core.segment import Rule, Segment
 
 LIVE: frozenset[ExperimentStatus] = frozenset({"active", "paused"})
 """The statuses in which a login can meet an experiment without forcing it: active ones assign, paused ones keep."""
 
+Reason = Literal[
+    "split", "segment", "fallback", "forced", "kept", "not_enrolled", "no_subject", "no_experiment", "error"
+]
+AssignmentWarning = Literal[
+    "experiment_orphaned_params", "experiment_not_found", "forced_assignment_refused", "experiment_circuit_open"
+]
 Config = dict[str, dict[str, Any]]
-Predicate = Callable[[Mapping[str, str]], bool]
 
 
 class ExperimentContext(Struct, frozen=True):
@@ -37,8 +47,11 @@ class CompiledAllocation(Struct, frozen=True):
     segment_id: SegmentId | None
 
 
-class CompiledExperiment(Struct, frozen=True, kw_only=True):
-    """An experiment as logins see it. `segments` stand in the order of their priorities."""
+class CompiledExperiment(Struct, frozen=True, kw_only=True, dict=True):
+    """An experiment as logins see it. `segments` stand in the order of their priorities.
+
+    Its attributes say what it is; `decide` is made of them when the first login needs it.
+    """
 
     id: ExperimentId
     feature_flag_id: FeatureFlagId
@@ -49,8 +62,50 @@ class CompiledExperiment(Struct, frozen=True, kw_only=True):
     level: int | None
     allocations: tuple[CompiledAllocation, ...]
     cumulative: tuple[int, ...]
-    segments: tuple[tuple[Predicate, CompiledAllocation], ...]
+    segments: tuple[tuple[Sequence[Rule], CompiledAllocation], ...]
     fallback: CompiledAllocation | None
+
+    @cached_property
+    def decide(self) -> Decide["Assignment"]:
+        """The function of subjects and attributes that assigns, whatever the experiment's status."""
+        no_subject, not_enrolled = Assignment("no_subject", self), Assignment("not_enrolled", self)
+        ramp_end = None if self.level is None else level_end(self.level)
+        if self.strategy == "percentage":
+            splits = [Assignment("split", self, each) for each in self.allocations]
+            return by_percentage(
+                self.subject,
+                self.id,
+                ramp_end,
+                self.cumulative,
+                splits,
+                no_subject=no_subject,
+                not_enrolled=not_enrolled,
+            )
+        # Only a draft can be without a fallback, and only a forced assignment meets a draft.
+        otherwise = not_enrolled if self.fallback is None else Assignment("fallback", self, self.fallback)
+        segments = [(rules, Assignment("segment", self, allocation)) for rules, allocation in self.segments]
+        return by_segment(
+            self.subject,
+            self.id,
+            ramp_end,
+            first_match(segments, otherwise),
+            no_subject=no_subject,
+            not_enrolled=not_enrolled,
+        )
+
+
+class Assignment(Struct, frozen=True):
+    """The decision: an experiment and one of its allocations, or neither, with the reason."""
+
+    reason: Reason
+    experiment: CompiledExperiment | None = None
+    allocation: CompiledAllocation | None = None
+    warnings: tuple[AssignmentWarning, ...] = ()
+
+    @property
+    def context(self) -> ExperimentContext | None:
+        """What the login is told; None when it is in no experiment."""
+        return None if self.allocation is None else self.allocation.context
 
 
 class Present(Struct, frozen=True):
@@ -138,10 +193,10 @@ def _priority(allocation: Allocation) -> int:
 
 def _segments(
     experiment: Experiment, compiled: list[CompiledAllocation], present: Present | None
-) -> tuple[tuple[Predicate, CompiledAllocation], ...]:
+) -> tuple[tuple[Sequence[Rule], CompiledAllocation], ...]:
     targeted = [pair for pair in zip(experiment.allocations, compiled, strict=True) if pair[0].segment_id is not UNSET]
     targeted.sort(key=lambda pair: _priority(pair[0]))
-    return tuple((partial(matches, _rules(allocation, present)), made) for allocation, made in targeted)
+    return tuple((_rules(allocation, present), made) for allocation, made in targeted)
 
 
 def _rules(allocation: Allocation, present: Present | None) -> list[Rule]:
