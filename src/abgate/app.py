@@ -56,6 +56,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     management.state.snapshots = snapshots
     return RuntimeApp(
         cast("Handler", management),
+        engine=engine,
         snapshots=snapshots,
         exposures=exposures,
         authenticate=authenticate,

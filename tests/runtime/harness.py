@@ -61,6 +61,7 @@ class Harness:
         defaults = {"mode": "development", "upstream_authorize_url": "https://idp.example/authorize"}
         self.app = RuntimeApp(
             self._behind,
+            engine=create_engine("sqlite:///nowhere"),
             snapshots=self.snapshots,  # type: ignore[arg-type]
             exposures=self.exposures,  # type: ignore[arg-type]
             authenticate=self.authenticate,

@@ -6,7 +6,7 @@ from typing import NoReturn
 import typer
 
 from abgate.bootstrap import StartError
-from abgate.cli import clients, demo, dev_cert, keys, serve, tenants, token
+from abgate.cli import clients, demo, dev_cert, keys, preview, serve, tenants, token
 from abgate.core.errors import InvalidInput, Refusal
 from abgate.settings import SettingsError
 from abgate.vault import WrongSecret
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("token")(token.token)
 app.command("demo")(demo.demo)
+app.command("preview")(preview.preview)
 app.command("dev-cert")(dev_cert.dev_cert)
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")

@@ -67,11 +67,15 @@ class Delivery:
         """Return the snapshot that the tenant's next login is answered from. Raises `Unavailable`."""
         return self._snapshots.get(tenant)
 
+    def complete(self, login: Login) -> Mapping[str, str]:
+        """Return the attributes that the login says, and those that can be derived."""
+        return self._attributes.complete(login.attributes, ip=login.ip)
+
     def deliver(self, tenant: str, login: Login) -> Delivered:
         """Return what the login gets, its exposure queued. Raises `Unavailable` when no snapshot was ever loaded."""
         now = self._clock()
         snapshot = self._snapshots.get(tenant)
-        attributes = self._attributes.complete(login.attributes, ip=login.ip)
+        attributes = self.complete(login)
         forced, refused = permitted(self._policy, login.forced, login.preview, key=self._token_key, now=now)
         in_flight = (
             read_assignment_token(self._token_key, login.assignment_token, login.subjects, now=now)

@@ -5,6 +5,7 @@
     exposures = Exposures(engine)                       # async with exposures.running(), inside snapshots.running()
     runtime = RuntimeApp(
         litestar,                                       # everything that is not a hot path
+        engine=engine,
         snapshots=snapshots,                            # Snapshots(engine); snapshots.refresh(tenant) after each commit
         exposures=exposures,
         authenticate=authenticate,                      # async (host, authorization) -> Principal; see below
@@ -25,6 +26,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
+from sqlalchemy import Engine
 
 from abgate.asgi import (
     Authenticate,
@@ -38,7 +40,7 @@ from abgate.asgi import (
     send_refusal,
 )
 from abgate.core.errors import Refusal
-from abgate.runtime import gateway, ofrep, resolve, stream
+from abgate.runtime import explain, gateway, ofrep, resolve, stream
 from abgate.runtime.circuit import Circuit
 from abgate.runtime.delivery import Delivery
 from abgate.runtime.exposures import Exposures
@@ -56,6 +58,7 @@ class RuntimeApp:
         self,
         app: Handler,
         *,
+        engine: Engine,
         snapshots: Snapshots,
         exposures: Exposures,
         authenticate: Authenticate,
@@ -89,6 +92,7 @@ class RuntimeApp:
             resolve.PATH: resolve.ResolveEndpoint(delivery, authenticate, self.circuit),
             gateway.PATH: gateway.GatewayEndpoint(delivery, tenant_of, settings, self.circuit),
             ofrep.PATH: self._ofrep,
+            explain.PATH: explain.ExplainEndpoint(delivery, authenticate, engine),
             stream.PATH: streams,
             stream.OFREP_PATH: streams,
             **(routes or {}),

@@ -1,7 +1,7 @@
 """``POST /runtime/v1/resolve``: identity servers ask which variation a login gets (``runtime.md``, "Delivery")."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -31,6 +31,8 @@ SCOPE = "evaluate:experimentation"
 BODY_LIMIT = 64 * 1024
 DEADLINE_S = 1.0
 """How long a login may wait for its caller to be verified, which only the first time takes more than memory."""
+
+T = TypeVar("T")
 
 _JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 
@@ -71,7 +73,7 @@ class ForcedInput(Struct, frozen=True, forbid_unknown_fields=True):
     preview: str | None = None
 
 
-class ResolveRequest(Struct, frozen=True, forbid_unknown_fields=True):
+class ResolveRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What an identity server asks."""
 
     flow: Flow
@@ -96,7 +98,6 @@ class ResolveAnswer(Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(ResolveRequest).decode
 _WITHOUT = ResolveAnswer(None, FAILED.reason, None, None, None, Raw(b"{}"), ())
 _ON_FAULT = _encode(_WITHOUT)
 _WHILE_OPEN = _encode(msgspec.structs.replace(_WITHOUT, warnings=("experiment_circuit_open",)))
@@ -125,7 +126,7 @@ class ResolveEndpoint:
         async with asyncio.timeout(DEADLINE_S):
             principal = await self._authenticate(header(scope, b"host"), header(scope, b"authorization"))
         principal.require(SCOPE)
-        delivered = self._delivery.deliver(principal.tenant, _login(_read(body)))
+        delivered = self._delivery.deliver(principal.tenant, read_login(read_request(body, ResolveRequest)))
         assignment, allocation = delivered.assignment, delivered.assignment.allocation
         return _encode(
             ResolveAnswer(
@@ -140,9 +141,10 @@ class ResolveEndpoint:
         )
 
 
-def _read(body: bytes) -> ResolveRequest:
+def read_request(body: bytes, type_: type[T]) -> T:
+    """Return the body as a `type_`. Raises `InvalidInput` naming the field and the rule."""
     try:
-        return _decode(body)
+        return msgspec.json.decode(body, type=type_)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         raise InvalidInput(path.strip(".`"), message) from None
@@ -150,7 +152,8 @@ def _read(body: bytes) -> ResolveRequest:
         raise InvalidInput("", "The body is not well-formed JSON.") from None
 
 
-def _login(asked: ResolveRequest) -> Login:
+def read_login(asked: ResolveRequest) -> Login:
+    """Return the login that is asked about."""
     subjects, forced = asked.subjects or SubjectsInput(), asked.forced or ForcedInput()
     attributes = {} if asked.request is None else _given(asked.request)
     return Login(

@@ -4,11 +4,25 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from abgate.core.ids import Timestamp
 from abgate.storage import tables
-from abgate.storage.rows import Page, to_body
+from abgate.storage.rows import Page, equals, to_body
+
+_TAKE_NUMBER = (
+    update(tables.tenants)
+    .where(tables.tenants.c.id == bindparam("tenant"))
+    .values(number=tables.tenants.c.number + 1)
+    .returning(tables.tenants.c.number)
+)
+_INSERT = insert(tables.changes)
+_SELECT_NUMBER = select(tables.tenants.c.number).where(tables.tenants.c.id == bindparam("tenant"))
+_SELECT_CHANGED = (
+    select(tables.changes.c.kind, tables.changes.c.resource_id)
+    .where(equals(tables.changes, "tenant"), tables.changes.c.number > bindparam("number"))
+    .distinct()
+)
 
 Kind = Literal["experiment", "feature_flag", "variation", "segment"]
 
@@ -45,32 +59,35 @@ def append(
     after: Struct | None,
 ) -> int:
     """Record a write and return its number, one more than the tenant's last."""
-    number: int = connection.execute(
-        update(tables.tenants)
-        .where(tables.tenants.c.id == author.tenant)
-        .values(number=tables.tenants.c.number + 1)
-        .returning(tables.tenants.c.number)
-    ).scalar_one()
+    number: int = connection.execute(_TAKE_NUMBER, {"tenant": author.tenant}).scalar_one()
     connection.execute(
-        insert(tables.changes).values(
-            tenant=author.tenant,
-            number=number,
-            at=author.now,
-            actor=author.actor,
-            action=action,
-            kind=kind,
-            resource_id=id,
-            before=None if before is None else to_body(before),
-            after=None if after is None else to_body(after),
-        )
+        _INSERT,
+        {
+            "tenant": author.tenant,
+            "number": number,
+            "at": author.now,
+            "actor": author.actor,
+            "action": action,
+            "kind": kind,
+            "resource_id": id,
+            "before": None if before is None else to_body(before),
+            "after": None if after is None else to_body(after),
+        },
     )
     return number
 
 
 def latest_number(connection: Connection, tenant: str) -> int:
     """Return the number of the tenant's latest change; 0 when there was none."""
-    number: int = connection.execute(select(tables.tenants.c.number).where(tables.tenants.c.id == tenant)).scalar_one()
+    number: int = connection.execute(_SELECT_NUMBER, {"tenant": tenant}).scalar_one()
     return number
+
+
+def number_at(connection: Connection, tenant: str, at: Timestamp) -> int:
+    """Return the number of the tenant's last change at or before the moment `at`; 0 when there was none yet."""
+    table = tables.changes
+    query = select(func.max(table.c.number)).where(table.c.tenant == tenant, table.c.at <= at)
+    return connection.execute(query).scalar() or 0
 
 
 def list_changes(
@@ -89,10 +106,7 @@ def list_changes(
 
 def changed_since(connection: Connection, tenant: str, number: int) -> list[tuple[Kind, str]]:
     """Return the kind and id of every resource that was written after the change `number`, each once."""
-    table = tables.changes
-    rows = connection.execute(
-        select(table.c.kind, table.c.resource_id).where(table.c.tenant == tenant, table.c.number > number).distinct()
-    )
+    rows = connection.execute(_SELECT_CHANGED, {"tenant": tenant, "number": number})
     return [(row.kind, row.resource_id) for row in rows]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, func, select
 
 from abgate.core.snapshot import Changes, Json
 from abgate.storage import changes, tables
@@ -27,6 +27,26 @@ def load(connection: Connection, tenant: str) -> Changes:
     """Return everything that the tenant has."""
     number = changes.latest_number(connection, tenant)
     return _changes(number, {kind: dict(_bodies(connection, table, tenant)) for kind, table in _TABLES.items()})
+
+
+def load_at(connection: Connection, tenant: str, number: int) -> Changes:
+    """Return everything that the tenant had at the change `number`, from the history."""
+    table = tables.changes
+    last = (
+        select(func.max(table.c.number).label("number"))
+        .where(table.c.tenant == tenant, table.c.number <= number)
+        .group_by(table.c.kind, table.c.resource_id)
+        .subquery()
+    )
+    rows = connection.execute(
+        select(table.c.kind, table.c.resource_id, table.c.after)
+        .join(last, table.c.number == last.c.number)
+        .where(table.c.tenant == tenant)
+    )
+    bodies: dict[Kind, dict[str, Json | None]] = {kind: {} for kind in _TABLES}
+    for row in rows:
+        bodies[row.kind][row.resource_id] = None if row.after is None else row.after.encode()
+    return _changes(number, bodies)
 
 
 def load_since(connection: Connection, tenant: str, number: int) -> Changes:
