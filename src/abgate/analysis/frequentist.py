@@ -59,9 +59,10 @@ def newcombe_interval(a: Proportion, b: Proportion, *, alpha: float) -> tuple[fl
     effect = b.rate - a.rate
     low_a, high_a = wilson_interval(a, alpha=alpha)
     low_b, high_b = wilson_interval(b, alpha=alpha)
+    # The bounds are within [-1, 1] but for the last digit.
     return (
-        effect - math.hypot(b.rate - low_b, high_a - a.rate),
-        effect + math.hypot(high_b - b.rate, a.rate - low_a),
+        max(-1.0, effect - math.hypot(b.rate - low_b, high_a - a.rate)),
+        min(1.0, effect + math.hypot(high_b - b.rate, a.rate - low_a)),
     )
 
 

@@ -15,24 +15,35 @@ transaction    ``transaction_id``, ``details.transaction_id``
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from abgate.core.events import MAX_SUBJECT_LENGTH, TRACKED, AuthEvent, Microseconds, microseconds, to_timestamp
 
 MAX_EVENT_BYTES = 256 * 1024
 MAX_LOG_ID_LENGTH = 256
 MAX_NAME_LENGTH = 256
+MAX_TYPE_LENGTH = 64
 
 Object = dict[str, Any]
 
 
 class NotAnEvent(Exception):
     """What is wrong with one event of a batch; it alone is rejected."""
+
+
+class _Envelope(Struct, frozen=True):
+    """An event's own object, and what was said around it: its log_id, else an id to make one of, and its date."""
+
+    data: Object
+    log_id: str | None = None
+    id: str | None = None
+    date: str | None = None
 
 
 def split(body: bytes) -> list[bytes]:
@@ -53,18 +64,19 @@ def read(raw: bytes, *, now: Microseconds, make_log_id: Callable[[], str]) -> Au
     if len(raw) > MAX_EVENT_BYTES:
         raise NotAnEvent(f"An event must be at most {MAX_EVENT_BYTES >> 10} KB, this one has {len(raw) >> 10} KB.")
     given = _decoded(raw, Object)
-    data, log_id, date = _unwrapped(given)
+    envelope = _opened(given)
+    data = envelope.data
     if "type" in data:
-        type_ = _text(data, "type", MAX_NAME_LENGTH) or _missing("type")
+        type_ = _text(data, "type", MAX_TYPE_LENGTH) or _missing("type")
     elif _text(data, "event", MAX_NAME_LENGTH):
         type_ = TRACKED
         data = {"type": TRACKED} | data
     else:
         raise NotAnEvent("Neither a tenant-log event (no `type`) nor a tracked event (no `event`).")
-    log_id = _text(data, "log_id", MAX_LOG_ID_LENGTH) or log_id or make_log_id()
-    date = _text(data, "date", 64) or date or to_timestamp(now)
+    log_id = envelope.log_id or _text(data, "log_id", MAX_LOG_ID_LENGTH) or envelope.id
+    date = _text(data, "date", 64) or envelope.date or to_timestamp(now)
     return AuthEvent(
-        log_id=log_id,
+        log_id=log_id or make_log_id(),
         at=_moment(date),
         type=type_,
         event=_text(data, "event", MAX_NAME_LENGTH) if type_ == TRACKED else None,
@@ -77,26 +89,25 @@ def read(raw: bytes, *, now: Microseconds, make_log_id: Callable[[], str]) -> Au
     )
 
 
-def _unwrapped(given: Object) -> tuple[Object, str | None, str | None]:
-    """Return the event's own object, and the id and date that its envelope gives."""
+def _opened(given: Object) -> _Envelope:
     if "specversion" in given:
-        return _of_cloud_event(given)
+        return _opened_cloud_event(given)
     if isinstance(given.get("data"), dict) and "type" not in given and "event" not in given:
-        return given["data"], _text(given, "log_id", MAX_LOG_ID_LENGTH), None
-    return given, None, None
+        return _Envelope(given["data"], log_id=_text(given, "log_id", MAX_LOG_ID_LENGTH))
+    return _Envelope(given)
 
 
-def _of_cloud_event(given: Object) -> tuple[Object, str, str | None]:
+def _opened_cloud_event(given: Object) -> _Envelope:
     if given["specversion"] != "1.0":
         raise NotAnEvent("specversion: only CloudEvents 1.0 are known.")
     source, id = _text(given, "source", 4096), _text(given, "id", 4096)
     if not source or not id:
         raise NotAnEvent("A CloudEvent needs `source` and `id`.")
-    inner = given.get("data")
-    if not isinstance(inner, dict):
+    data = given.get("data")
+    if not isinstance(data, dict):
         raise NotAnEvent("data: a CloudEvent's data must be a tenant-log event or a tracked event, as a JSON object.")
-    data, log_id, _ = _unwrapped(inner)
-    return data, log_id or _cloud_event_log_id(source, id), _text(given, "time", 64)
+    inner = _Envelope(data) if "specversion" in data else _opened(data)
+    return replace(inner, id=_cloud_event_log_id(source, id), date=_text(given, "time", 64))
 
 
 def _cloud_event_log_id(source: str, id: str) -> str:
@@ -105,19 +116,15 @@ def _cloud_event_log_id(source: str, id: str) -> str:
 
 
 def _identifier(data: Object, kind: str) -> str | None:
-    for place in _places(data, kind):
-        name, holder = place
-        found = _text(holder, name, MAX_SUBJECT_LENGTH)
-        if found:
-            return found
-    return None
+    found = _text(data, f"{kind}_id", MAX_SUBJECT_LENGTH) or _in_details(data.get("details"), f"{kind}_id")
+    subjects = data.get("subjects")
+    return found or (_text(subjects, kind, MAX_SUBJECT_LENGTH) if isinstance(subjects, dict) else None) or None
 
 
-def _places(data: Object, kind: str) -> Iterator[tuple[str, Object]]:
-    yield f"{kind}_id", data
-    for name, holder in ((f"{kind}_id", data.get("details")), (kind, data.get("subjects"))):
-        if isinstance(holder, dict):
-            yield name, holder
+def _in_details(details: object, name: str) -> str | None:
+    # Details are each server's own, so what does not look like an identifier there is something else.
+    found = details.get(name) if isinstance(details, dict) else None
+    return found if isinstance(found, str) and len(found) <= MAX_SUBJECT_LENGTH else None
 
 
 def _text(holder: Mapping[str, Any], name: str, limit: int) -> str | None:

@@ -150,7 +150,8 @@ def _event_row(tenant: str, enriched: Enriched) -> Mapping[str, Any]:
 
 
 def _body(event: AuthEvent, experiment: ExperimentDetails | None) -> dict[str, Any]:
-    body = {"log_id": event.log_id} | event.data
+    # First, so that people see it first; and last, so that it is the one by which the event is found.
+    body = {"log_id": event.log_id} | event.data | {"log_id": event.log_id}
     if experiment is not None:
         details = body.get("details")
         kept = details if isinstance(details, dict) else {} if details is None else {"value": details}

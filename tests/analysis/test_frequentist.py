@@ -1,0 +1,117 @@
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from abgate.analysis.aggregates import NotEnoughData, Proportion
+from abgate.analysis.frequentist import (
+    ProportionTest,
+    compare_proportions,
+    newcombe_interval,
+    pooled_z_p_value,
+    wilson_interval,
+)
+from tests.analysis.vectors import agrees, cases
+
+
+def arms(case: dict[str, Any]) -> tuple[Proportion, Proportion]:
+    a, b = case["inputs"]["a"], case["inputs"]["b"]
+    return Proportion(a["n"], a["successes"]), Proportion(b["n"], b["successes"])
+
+
+@pytest.mark.parametrize("case", cases("prop_z_pooled"), ids=lambda case: case["id"])
+def test_the_pooled_z_test_agrees_with_the_reference(case: dict[str, Any]) -> None:
+    a, b = arms(case)
+    assert agrees(case, "p_value", pooled_z_p_value(a, b))
+    assert agrees(case, "effect", b.rate - a.rate)
+
+
+@pytest.mark.parametrize("case", cases("prop_newcombe_ci"), ids=lambda case: case["id"])
+def test_the_newcombe_interval_agrees_with_the_reference(case: dict[str, Any]) -> None:
+    low, high = newcombe_interval(*arms(case), alpha=case["params"]["alpha"])
+    assert agrees(case, "ci_low", low)
+    assert agrees(case, "ci_high", high)
+
+
+@pytest.mark.parametrize(
+    ("n", "successes", "low", "high"),
+    [(29, 1, 0.0061, 0.1718), (263, 81, 0.2553, 0.3662), (148, 15, 0.0624, 0.1605), (20, 0, 0.0, 0.1611)],
+)
+def test_the_wilson_interval_is_the_one_in_newcombe_s_table(n: int, successes: int, low: float, high: float) -> None:
+    # Newcombe 1998, Two-sided confidence intervals for the single proportion, table I, method 3.
+    found = wilson_interval(Proportion(n, successes), alpha=0.05)
+    assert found == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
+
+
+@pytest.mark.parametrize(("z", "p"), [(10, 1.5239706048321052e-23), (16, 1.2777508e-57), (37, 1.1456e-299)])
+def test_tiny_p_values_keep_their_digits(z: float, p: float) -> None:
+    # Arms that are z standard errors apart; p from tables of the normal tail (Abramowitz & Stegun, 26.2).
+    n = 10**9
+    b = round(n / 2 + z * math.sqrt(n * 0.5) / 2)
+    a = n - b
+    found = pooled_z_p_value(Proportion(n, a), Proportion(n, b))
+    assert found == pytest.approx(p, rel=0.01)
+
+
+ARMS = st.integers(1, 10**6).flatmap(lambda n: st.builds(Proportion, st.just(n), st.integers(0, n)))
+ALPHAS = st.sampled_from([0.001, 0.05, 0.2])
+
+
+@given(ARMS, ARMS, ALPHAS)
+def test_interval_and_p_value_are_what_they_claim(a: Proportion, b: Proportion, alpha: float) -> None:
+    outcome = compare_proportions(a, b, alpha=alpha)
+    assume(isinstance(outcome, ProportionTest))
+    assert isinstance(outcome, ProportionTest)
+    low, high = outcome.interval
+    assert -1 <= low <= outcome.effect <= high <= 1
+    assert 0 <= outcome.p_value <= 1
+    swapped = compare_proportions(b, a, alpha=alpha)
+    assert isinstance(swapped, ProportionTest)
+    assert swapped.p_value == pytest.approx(outcome.p_value)
+    assert swapped.interval == (pytest.approx(-high), pytest.approx(-low))
+    wider = compare_proportions(a, b, alpha=alpha / 2)
+    assert isinstance(wider, ProportionTest)
+    assert wider.interval[0] <= low
+    assert wider.interval[1] >= high
+
+
+@given(ARMS, ARMS, ARMS)
+def test_aggregates_merge_in_any_order(a: Proportion, b: Proportion, c: Proportion) -> None:
+    assert a + b == b + a
+    assert (a + b) + c == a + (b + c)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "why"),
+    [
+        (Proportion(0, 0), Proportion(10, 5), "exposed to the control"),
+        (Proportion(10, 5), Proportion(0, 0), "exposed to the treatment"),
+        (Proportion(1000, 1000), Proportion(1000, 1000), "0.0 failures"),
+        (Proportion(1000, 0), Proportion(1000, 0), "0.0 successes"),
+        (Proportion(1000, 4), Proportion(1000, 5), "4.5 successes"),
+        (Proportion(10**6, 10), Proportion(10, 10), "0.0 successes"),
+        (Proportion(8, 4), Proportion(8, 5), "3.5 failures"),
+    ],
+)
+def test_too_little_data_is_an_outcome_of_its_own(a: Proportion, b: Proportion, why: str) -> None:
+    outcome = compare_proportions(a, b, alpha=0.05)
+    assert isinstance(outcome, NotEnoughData)
+    assert why in outcome.why
+
+
+def test_just_enough_data_is_enough() -> None:
+    assert isinstance(compare_proportions(Proportion(10, 5), Proportion(10, 5), alpha=0.05), ProportionTest)
+
+
+def test_under_no_effect_one_in_twenty_is_below_5_percent() -> None:
+    # 2,000 A/A tests: the share below 0.05 has a standard error of 0.0049, so five of them are passed by mistake less
+    # often than once in a million runs; and the draws are always the same.
+    draw = random.Random(20261124)
+    below = 0
+    for _ in range(2000):
+        a, b = (Proportion(200, sum(draw.random() < 0.3 for _ in range(200))) for _ in range(2))
+        below += pooled_z_p_value(a, b) < 0.05
+    assert abs(below / 2000 - 0.05) < 5 * 0.0049
