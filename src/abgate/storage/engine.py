@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, event, make_url, select
+from sqlalchemy import URL, Connection, Engine, bindparam, event, make_url, select
 from sqlalchemy import create_engine as _create_engine
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -20,6 +20,8 @@ from abgate.storage.turns import NoTurn, Turns
 POOL_SIZE = 16
 PATIENCE_S = 5.0
 POLL_S = 0.001
+
+_LOCK = select(tenants.c.id).where(tenants.c.id == bindparam("tenant")).with_for_update()
 
 # The errors by which a database says that it, not the statement, is at fault, beside those that are OperationalError:
 # PostgreSQL answers a writer so from a standby, SQLite from a damaged file.
@@ -65,8 +67,7 @@ def writing(engine: Engine, tenant: str) -> Iterator[Connection]:
     when there is no such tenant.
     """
     with _refusals(), _turn(engine, tenant), engine.begin() as connection:
-        lock = select(tenants.c.id).where(tenants.c.id == tenant).with_for_update()
-        if connection.execute(lock).one_or_none() is None:
+        if connection.execute(_LOCK, {"tenant": tenant}).one_or_none() is None:
             raise NotFound("tenant", tenant)
         yield connection
 

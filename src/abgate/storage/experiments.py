@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, delete, insert, literal_column, select
+from sqlalchemy import Connection, bindparam, delete, insert, literal_column, select
 
 from abgate.core.allocation import References, referenced_segments
 from abgate.core.errors import NotFound
@@ -15,6 +15,29 @@ from abgate.storage import changes, feature_flags, rows, segments
 from abgate.storage.changes import Author
 from abgate.storage.rows import Page, Stored
 from abgate.storage.tables import experiment_segments, experiments
+
+_SELECT_ACTIVE = select(experiments.c.id, experiments.c.name, experiments.c.authentication_flow).where(
+    rows.equals(experiments, "tenant"),
+    experiments.c.status == literal_column("'active'"),
+    experiments.c.id != bindparam("id"),
+)
+_SELECT_ACTIVE_ON_FLOW = _SELECT_ACTIVE.where(experiments.c.authentication_flow.in_(bindparam("flows", expanding=True)))
+_SELECT_REFERRING_TO_FEATURE_FLAG = rows.select_stored(
+    experiments, rows.is_live(experiments), rows.equals(experiments, "feature_flag_id")
+)
+_SELECT_REFERRING_TO_SEGMENT = rows.select_stored(
+    experiments,
+    rows.is_live(experiments),
+    experiments.c.id.in_(
+        select(experiment_segments.c.experiment_id).where(
+            rows.equals(experiment_segments, "tenant"), rows.equals(experiment_segments, "segment_id")
+        )
+    ),
+)
+_INSERT_REFERENCE = insert(experiment_segments)
+_DELETE_REFERENCES = delete(experiment_segments).where(
+    rows.equals(experiment_segments, "tenant"), rows.equals(experiment_segments, "experiment_id")
+)
 
 
 def get(connection: Connection, tenant: str, id: ExperimentId) -> Stored[Experiment]:
@@ -36,13 +59,10 @@ def list_page(
     take: int,
 ) -> Page[Experiment]:
     """Return a page of experiments, newest first; archived ones only when `status` asks for them."""
-    table = experiments
-    where = [table.c.tenant == tenant, table.c.status == status if status else rows.is_live(table)]
-    if authentication_flow is not None:
-        where.append(table.c.authentication_flow == authentication_flow)
-    if feature_flag_id is not None:
-        where.append(table.c.feature_flag_id == feature_flag_id)
-    return rows.page(connection, table, Experiment, where, after=after, take=take)
+    equal = {"status": status, "authentication_flow": authentication_flow, "feature_flag_id": feature_flag_id}
+    return rows.page(
+        connection, experiments, Experiment, tenant, equal, only_live=status is None, after=after, take=take
+    )
 
 
 def add(connection: Connection, author: Author, experiment: Experiment) -> None:
@@ -93,26 +113,21 @@ def references(
 
 def rivals(connection: Connection, tenant: str, id: ExperimentId, flow: Flow) -> list[Rival]:
     """Return the other active experiments that could reach the same login as one on `flow`."""
-    table = experiments
-    query = select(table.c.id, table.c.name, table.c.authentication_flow).where(
-        table.c.tenant == tenant, table.c.status == literal_column("'active'"), table.c.id != id
-    )
-    if flow != ALL_FLOWS:
-        query = query.where(table.c.authentication_flow.in_((flow, ALL_FLOWS)))
-    return [Rival(row.id, row.name, row.authentication_flow) for row in connection.execute(query)]
+    query = _SELECT_ACTIVE if flow == ALL_FLOWS else _SELECT_ACTIVE_ON_FLOW
+    found = connection.execute(query, {"tenant": tenant, "id": id, "flows": [flow, ALL_FLOWS]})
+    return [Rival(row.id, row.name, row.authentication_flow) for row in found]
 
 
 def referring_to_feature_flag(connection: Connection, tenant: str, id: FeatureFlagId) -> list[Stored[Experiment]]:
     """Return the experiments that refer to the flag and are not archived."""
-    return _live(connection, tenant, experiments.c.feature_flag_id == id)
+    parameters = {"tenant": tenant, "feature_flag_id": id}
+    return rows.find_many(connection, _SELECT_REFERRING_TO_FEATURE_FLAG, Experiment, parameters)
 
 
 def referring_to_segment(connection: Connection, tenant: str, id: SegmentId) -> list[Stored[Experiment]]:
     """Return the experiments that refer to the segment and are not archived."""
-    referring = select(experiment_segments.c.experiment_id).where(
-        experiment_segments.c.tenant == tenant, experiment_segments.c.segment_id == id
-    )
-    return _live(connection, tenant, experiments.c.id.in_(referring))
+    parameters = {"tenant": tenant, "segment_id": id}
+    return rows.find_many(connection, _SELECT_REFERRING_TO_SEGMENT, Experiment, parameters)
 
 
 def revalidate(connection: Connection, tenant: str, stored: Collection[Stored[Experiment]]) -> None:
@@ -134,21 +149,15 @@ def revalidate(connection: Connection, tenant: str, stored: Collection[Stored[Ex
             rows.save(connection, experiments, tenant, each, value=revised, columns=_columns(revised))
 
 
-def _live(connection: Connection, tenant: str, condition: ColumnElement[bool]) -> list[Stored[Experiment]]:
-    where = [experiments.c.tenant == tenant, rows.is_live(experiments), condition]
-    return rows.find_many(connection, experiments, Experiment, where)
-
-
 def _refer_to_segments(connection: Connection, tenant: str, experiment: Experiment) -> None:
     for segment_id in referenced_segments(experiment.allocations):
         connection.execute(
-            insert(experiment_segments).values(tenant=tenant, segment_id=segment_id, experiment_id=experiment.id)
+            _INSERT_REFERENCE, {"tenant": tenant, "segment_id": segment_id, "experiment_id": experiment.id}
         )
 
 
 def _forget_segments(connection: Connection, tenant: str, id: ExperimentId) -> None:
-    table = experiment_segments
-    connection.execute(delete(table).where(table.c.tenant == tenant, table.c.experiment_id == id))
+    connection.execute(_DELETE_REFERENCES, {"tenant": tenant, "experiment_id": id})
 
 
 def _columns(experiment: Experiment) -> dict[str, Any]:

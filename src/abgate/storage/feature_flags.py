@@ -12,6 +12,11 @@ from abgate.storage.changes import Author
 from abgate.storage.rows import Page, Stored
 from abgate.storage.tables import feature_flags, variations
 
+_SELECT_VARIATIONS = rows.select_stored(variations, rows.equals(variations, "feature_flag_id"))
+_DELETE_VARIATIONS = delete(variations).where(
+    rows.equals(variations, "tenant"), rows.equals(variations, "feature_flag_id")
+)
+
 
 def get(connection: Connection, tenant: str, id: FeatureFlagId) -> Stored[FeatureFlag]:
     """Return the flag. Raises `NotFound`."""
@@ -31,11 +36,10 @@ def list_page(
     take: int,
 ) -> Page[FeatureFlag]:
     """Return a page of flags, newest first; archived ones only when `status` asks for them."""
-    table = feature_flags
-    where = [table.c.tenant == tenant, table.c.status == status if status else rows.is_live(table)]
-    if type is not None:
-        where.append(table.c.type == type)
-    return rows.page(connection, table, FeatureFlag, where, after=after, take=take)
+    equal = {"type": type, "status": status}
+    return rows.page(
+        connection, feature_flags, FeatureFlag, tenant, equal, only_live=status is None, after=after, take=take
+    )
 
 
 def add(connection: Connection, author: Author, flag: FeatureFlag) -> None:
@@ -57,9 +61,7 @@ def remove(connection: Connection, author: Author, flag: FeatureFlag) -> None:
     """Delete the flag and its variations. Raises `Conflict` ``conflict`` when it is gone."""
     for stored in list_variations(connection, author.tenant, flag.id):
         changes.append(connection, author, "delete", "variation", stored.id, before=stored, after=None)
-    connection.execute(
-        delete(variations).where(variations.c.tenant == author.tenant, variations.c.feature_flag_id == flag.id)
-    )
+    connection.execute(_DELETE_VARIATIONS, {"tenant": author.tenant, "feature_flag_id": flag.id})
     changes.append(connection, author, "delete", "feature_flag", flag.id, before=flag, after=None)
     rows.remove(connection, feature_flags, author.tenant, flag.id)
 
@@ -76,9 +78,8 @@ def get_variation(
 
 def list_variations(connection: Connection, tenant: str, feature_flag_id: FeatureFlagId) -> list[Variation]:
     """Return the flag's variations, oldest first."""
-    table = variations
-    where = [table.c.tenant == tenant, table.c.feature_flag_id == feature_flag_id]
-    return [stored.value for stored in rows.find_many(connection, table, Variation, where)]
+    parameters = {"tenant": tenant, "feature_flag_id": feature_flag_id}
+    return [stored.value for stored in rows.find_many(connection, _SELECT_VARIATIONS, Variation, parameters)]
 
 
 def add_variation(connection: Connection, author: Author, variation: Variation) -> None:
@@ -103,7 +104,7 @@ def remove_variation(connection: Connection, author: Author, variation: Variatio
 
 
 def _check_variation_name(connection: Connection, tenant: str, variation: Variation) -> None:
-    within = variations.c.feature_flag_id == variation.feature_flag_id
+    within = {"feature_flag_id": variation.feature_flag_id}
     rows.check_name_is_free(connection, variations, tenant, variation.name, id=variation.id, within=within)
 
 

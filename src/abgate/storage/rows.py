@@ -1,15 +1,36 @@
-"""What every resource's table has in common: one row a value, its JSON in ``body``, a revision that guards it."""
+"""What every resource's table has in common: one row a value, its JSON in ``body``, a revision that guards it.
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+A statement is built once for each table and kept: to build one takes SQLAlchemy five times as long as to run it.
+"""
+
+from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Table, delete, insert, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Insert,
+    Select,
+    Table,
+    Update,
+    bindparam,
+    delete,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
 from abgate.core.errors import Conflict
 
 T = TypeVar("T", bound=Struct)
+
+# Past the last number that there can be, so that a first page asks as every other one does.
+_NEWEST = 2**63 - 1
 
 
 class Stored(Struct, Generic[T], frozen=True):
@@ -28,17 +49,21 @@ class Page(Struct, Generic[T], frozen=True):
 
 def find(connection: Connection, table: Table, type_: type[T], tenant: str, id: str) -> Stored[T] | None:
     """Return the tenant's value with this id, or None."""
-    row = connection.execute(
-        select(table.c.body, table.c.revision).where(table.c.tenant == tenant, table.c.id == id)
-    ).one_or_none()
+    row = connection.execute(_select_one(table), {"tenant": tenant, "id": id}).one_or_none()
     return None if row is None else Stored(msgspec.json.decode(row.body, type=type_), row.revision)
 
 
+def select_stored(table: Table, *where: ColumnElement[bool]) -> Select[Any]:
+    """Return the query for `find_many`: every value of the parameter ``tenant`` that meets the conditions."""
+    columns = select(table.c.body, table.c.revision)
+    return columns.where(equals(table, "tenant"), *where).order_by(table.c.created_in)
+
+
 def find_many(
-    connection: Connection, table: Table, type_: type[T], where: Iterable[ColumnElement[bool]]
+    connection: Connection, query: Select[Any], type_: type[T], parameters: Mapping[str, Any]
 ) -> list[Stored[T]]:
-    """Return every value that meets the conditions, oldest first."""
-    rows = connection.execute(select(table.c.body, table.c.revision).where(*where).order_by(table.c.created_in))
+    """Return every value that a query made by `select_stored` finds, oldest first."""
+    rows = connection.execute(query, parameters)
     return [Stored(msgspec.json.decode(row.body, type=type_), row.revision) for row in rows]
 
 
@@ -46,7 +71,7 @@ def find_by_ids(connection: Connection, table: Table, type_: type[T], tenant: st
     """Return those of the tenant's values that there are, in no order: for one, SQLite would scan the tenant."""
     if not ids:
         return []
-    rows = connection.execute(select(table.c.body).where(table.c.tenant == tenant, table.c.id.in_(ids)))
+    rows = connection.execute(_select_by_ids(table, "body"), {"tenant": tenant, "ids": list(ids)})
     return [msgspec.json.decode(row.body, type=type_) for row in rows]
 
 
@@ -54,20 +79,23 @@ def page(
     connection: Connection,
     table: Table,
     type_: type[T],
-    where: Sequence[ColumnElement[bool]],
+    tenant: str,
+    equal: Mapping[str, str | None],
     *,
+    only_live: bool,
     after: int | None,
     take: int,
 ) -> Page[T]:
-    """Return at most `take` values that meet the conditions, newest first, from past the checkpoint `after`.
+    """Return at most `take` values, newest first, from past the checkpoint `after`.
 
-    The checkpoint is the number of the change that created the last value seen. That number never moves, so rows that
-    others insert or delete meanwhile neither hide nor repeat one.
+    Only those are meant whose columns are `equal` to what is given, where it is not None, and that are live, if
+    `only_live`. The checkpoint is the number of the change that created the last value seen. That number never moves,
+    so rows that others insert or delete meanwhile neither hide nor repeat one.
     """
-    query = select(table.c.body, table.c.created_in).where(*where)
-    if after is not None:
-        query = query.where(table.c.created_in < after)
-    rows = connection.execute(query.order_by(table.c.created_in.desc()).limit(take + 1)).all()
+    given = {name: value for name, value in equal.items() if value is not None}
+    query = _select_page(table, tuple(given), only_live=only_live)
+    before = _NEWEST if after is None else after
+    rows = connection.execute(query, {"tenant": tenant, "before": before, "count": take + 1, **given}).all()
     values = [msgspec.json.decode(row.body, type=type_) for row in rows[:take]]
     return Page(values, rows[take - 1].created_in if len(rows) > take else None)
 
@@ -76,28 +104,23 @@ def add(
     connection: Connection, table: Table, tenant: str, value: Struct, columns: Mapping[str, Any], *, number: int
 ) -> None:
     """Store a new value, created by the change `number`."""
-    connection.execute(
-        insert(table).values(tenant=tenant, created_in=number, revision=1, body=to_body(value), **columns)
-    )
+    row = {"tenant": tenant, "created_in": number, "revision": 1, "body": to_body(value), **columns}
+    connection.execute(_insert(table), row)
 
 
 def save(
     connection: Connection, table: Table, tenant: str, stored: Stored[T], *, value: Struct, columns: Mapping[str, Any]
 ) -> None:
     """Replace what was read by `value`. Raises `Conflict` when another writer replaced it since."""
-    replaced = connection.execute(
-        update(table)
-        .where(table.c.tenant == tenant, table.c.id == columns["id"], table.c.revision == stored.revision)
-        .values(revision=stored.revision + 1, body=to_body(value), **columns)
-    )
-    if replaced.rowcount != 1:
+    was = {"was_tenant": tenant, "was_id": columns["id"], "was_revision": stored.revision}
+    becomes = {"revision": stored.revision + 1, "body": to_body(value), **columns}
+    if connection.execute(_update(table), was | becomes).rowcount != 1:
         raise Conflict(f"{columns['id']} was changed by another request. Read it and try again.", code="conflict")
 
 
 def remove(connection: Connection, table: Table, tenant: str, id: str) -> None:
     """Delete the tenant's row with this id. Raises `Conflict` when it is gone."""
-    removed = connection.execute(delete(table).where(table.c.tenant == tenant, table.c.id == id))
-    if removed.rowcount != 1:
+    if connection.execute(_delete(table), {"tenant": tenant, "id": id}).rowcount != 1:
         raise Conflict(f"{id} was deleted by another request.", code="conflict")
 
 
@@ -106,19 +129,24 @@ def is_live(table: Table) -> ColumnElement[bool]:
     return table.c.status != literal_column("'archived'")
 
 
+def equals(table: Table, name: str) -> ColumnElement[bool]:
+    """Return the condition that the column of this name equals the parameter of this name."""
+    return table.c[name] == bindparam(name)
+
+
 def to_body(value: Struct) -> str:
     """Return the JSON in which `value` is stored."""
     return msgspec.json.encode(value).decode()
 
 
 def check_name_is_free(
-    connection: Connection, table: Table, tenant: str, name: str, *, id: str, within: ColumnElement[bool] | None = None
+    connection: Connection, table: Table, tenant: str, name: str, *, id: str, within: Mapping[str, str] | None = None
 ) -> None:
-    """Raise `Conflict` ``name_conflict`` when another row of the tenant has this name."""
-    query = select(table.c.id).where(table.c.tenant == tenant, table.c.name == name, table.c.id != id)
-    if within is not None:
-        query = query.where(within)
-    other = connection.execute(query).scalar()
+    """Raise `Conflict` ``name_conflict`` when another row of the tenant has this name (and is equal in `within`)."""
+    within = within or {}
+    other = connection.execute(
+        _select_by_name(table, tuple(within)), {"tenant": tenant, "name": name, "id": id, **within}
+    ).scalar()
     if other is not None:
         raise Conflict(f"name: {name!r} is taken by {other}. Choose another name.", code="name_conflict")
 
@@ -127,5 +155,47 @@ def names(connection: Connection, table: Table, tenant: str, ids: Collection[str
     """Return the present names of those of the rows that there are, by id."""
     if not ids:
         return {}
-    found = connection.execute(select(table.c.id, table.c.name).where(table.c.tenant == tenant, table.c.id.in_(ids)))
+    found = connection.execute(_select_by_ids(table, "name"), {"tenant": tenant, "ids": list(ids)})
     return {row.id: row.name for row in found}
+
+
+@cache
+def _select_one(table: Table) -> Select[Any]:
+    return select(table.c.body, table.c.revision).where(equals(table, "tenant"), equals(table, "id"))
+
+
+@cache
+def _select_by_ids(table: Table, column: str) -> Select[Any]:
+    chosen = table.c.id.in_(bindparam("ids", expanding=True))
+    return select(table.c.id, table.c[column]).where(equals(table, "tenant"), chosen)
+
+
+@cache
+def _select_by_name(table: Table, within: tuple[str, ...]) -> Select[Any]:
+    equal = [equals(table, column) for column in ("tenant", "name", *within)]
+    return select(table.c.id).where(*equal, table.c.id != bindparam("id"))
+
+
+@cache
+def _select_page(table: Table, equal: tuple[str, ...], *, only_live: bool) -> Select[Any]:
+    where = [equals(table, column) for column in ("tenant", *equal)]
+    if only_live:
+        where.append(is_live(table))
+    query = select(table.c.body, table.c.created_in).where(*where, table.c.created_in < bindparam("before"))
+    return query.order_by(table.c.created_in.desc()).limit(bindparam("count"))
+
+
+@cache
+def _insert(table: Table) -> Insert:
+    return insert(table)
+
+
+@cache
+def _update(table: Table) -> Update:
+    # SQLAlchemy keeps the columns' own names for what they are set to.
+    return update(table).where(*(table.c[name] == bindparam(f"was_{name}") for name in ("tenant", "id", "revision")))
+
+
+@cache
+def _delete(table: Table) -> Delete:
+    return delete(table).where(equals(table, "tenant"), equals(table, "id"))

@@ -31,10 +31,7 @@ def list_page(
     connection: Connection, tenant: str, *, type: SegmentType | None, after: int | None, take: int
 ) -> Page[Segment]:
     """Return a page of segments, newest first."""
-    where = [segments.c.tenant == tenant]
-    if type is not None:
-        where.append(segments.c.type == type)
-    return rows.page(connection, segments, Segment, where, after=after, take=take)
+    return rows.page(connection, segments, Segment, tenant, {"type": type}, only_live=False, after=after, take=take)
 
 
 def add(connection: Connection, author: Author, segment: Segment) -> None:
