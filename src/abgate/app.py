@@ -12,6 +12,7 @@ from abgate import bootstrap, health
 from abgate.asgi import Authenticate, Handler
 from abgate.core.principal import Principal
 from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
+from abgate.logs import configure_logs
 from abgate.management.application import create_management_app
 from abgate.management.auth import Tenants, TokenVerifier
 from abgate.runtime.dispatch import RuntimeApp
@@ -27,6 +28,7 @@ THREADS = 16
 def create_app(settings: Settings | None = None) -> RuntimeApp:
     """Return the whole server as one ASGI application. Raises `SettingsError` and `StartError`."""
     settings = settings or read_settings()
+    configure_logs(settings)
     engine = bootstrap.open_database(settings, settings.port)
     vault = bootstrap.open_vault(settings, engine)
     tenants = Tenants(engine)

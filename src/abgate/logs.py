@@ -1,28 +1,23 @@
-"""Structured logs: one JSON object a line on standard error."""
+"""Structured logs: one JSON object a line on standard error, readable text in development mode."""
 
 import sys
 
-import msgspec
 import structlog
 
+from abgate.settings import Settings
 
-def configure() -> None:
-    """Have every log line written as JSON.
 
-    To be called first of all: the library's own default draws tracebacks with their local variables, which takes a
-    second each on the event loop, and would write tokens and subjects into the log.
-    """
+def configure_logs(settings: Settings) -> None:
+    """Set the format of every log line of this process."""
+    is_development = settings.mode == "development"
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_to_json),
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if is_development else [structlog.processors.dict_tracebacks]),
+            structlog.dev.ConsoleRenderer(colors=False) if is_development else structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
     )
-
-
-def _to_json(event: object, **_options: object) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode()

@@ -303,12 +303,11 @@ def test_while_the_circuit_is_open_answers_say_so() -> None:
 
 def test_a_caller_whose_verification_hangs_is_answered_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "DEADLINE_S", 0.01)
-    harness = active()
 
-    async def hang(_host: str | None, _authorization: str | None) -> Any:
-        await asyncio.sleep(60)
+    class Hanging(Harness):
+        async def authenticate(self, host: str | None, authorization: str | None) -> Any:
+            await asyncio.sleep(60)
 
-    monkeypatch.setattr(harness, "authenticate", hang)
-    harness.app._routes[resolve.PATH]._authenticate = hang  # type: ignore[attr-defined]
+    harness = Hanging(experiment("active", allocations=ALL_TO_TWO))
     with capture_logs():
         assert harness.resolved(ASKED) == FAILED | {"warnings": []}

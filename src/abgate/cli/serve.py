@@ -3,6 +3,7 @@
 import os
 import socket
 import ssl
+import tempfile
 from contextlib import suppress
 from typing import Annotated
 
@@ -116,7 +117,9 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     )
     with suppress(KeyboardInterrupt):
         if settings.workers > 1:
-            Multiprocess(config, sockets=[listening]).run()
+            with tempfile.TemporaryDirectory(prefix="abgate-metrics-") as metrics:
+                os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+                Multiprocess(config, sockets=[listening]).run()
             return
         server = uvicorn.Server(config)
         server.run(sockets=[listening])

@@ -8,6 +8,7 @@ from typing import TypeVar
 import structlog
 
 from abgate.core.errors import Refusal, Unavailable
+from abgate.runtime import metrics
 
 FAULTS = 5
 WITHIN_S = 10.0
@@ -54,6 +55,7 @@ class Circuit:
         in_a_row = len(self._faults) == FAULTS and now - self._faults[0] <= WITHIN_S
         if self._is_trying or (in_a_row and not self.is_open):
             log.warning("experiment_circuit_open", seconds=OPEN_S)
+            metrics.CIRCUIT_OPENED.inc()
             self._opened_at = now
             self._is_trying = False
 
@@ -76,6 +78,7 @@ async def fail_open(circuit: Circuit, entry: str, decide: Callable[[], Awaitable
             circuit.abandoned()
             raise
         log.warning("experiment_fault", entry=entry, exc_info=error)
+        metrics.FAULTS.labels(entry).inc()
         circuit.failed()
         return otherwise
     except BaseException:

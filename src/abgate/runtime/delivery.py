@@ -2,21 +2,25 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import structlog
 from msgspec import UNSET, Struct
 
-from abgate.core.assignment import Assignment, AssignmentWarning, Forced, InFlight, Subjects, assign
+from abgate.core.assignment import Assignment, AssignmentWarning, Forced, InFlight, Reason, Subjects, assign
 from abgate.core.events import ExperimentDetails, Exposure
 from abgate.core.ids import Flow
 from abgate.core.snapshot import Snapshot
 from abgate.core.tokens import make_assignment_token, permitted, read_assignment_token
 from abgate.runtime.attributes import AttributeReader
 from abgate.runtime.exposures import Exposures
+from abgate.runtime.metrics import ASSIGNMENTS, WARNINGS
 from abgate.runtime.snapshots import Snapshots
 from abgate.settings import Settings
 
 log = structlog.get_logger()
+
+_COUNTS = {reason: ASSIGNMENTS.labels(reason) for reason in get_args(Reason)}
 
 
 class Login(Struct, frozen=True, kw_only=True):
@@ -84,7 +88,9 @@ class Delivery:
         )
         assignment = assign(snapshot, login.flows, login.subjects, attributes, forced=forced, in_flight=in_flight)
         warnings = (*assignment.warnings, "forced_assignment_refused") if refused else assignment.warnings
+        _COUNTS[assignment.reason].inc()
         for warning in warnings:
+            WARNINGS.labels(warning).inc()
             log.warning(warning, tenant=tenant, flow=login.flows[0])
         exposure = _exposure(assignment, login, snapshot, attributes, now=now)
         if exposure is None:

@@ -36,11 +36,12 @@ from abgate.asgi import (
     Scope,
     Send,
     WrongRequest,
+    header,
     send_json,
     send_refusal,
 )
 from abgate.core.errors import Refusal
-from abgate.runtime import explain, gateway, ofrep, resolve, stream
+from abgate.runtime import explain, gateway, metrics, ofrep, resolve, stream
 from abgate.runtime.circuit import Circuit
 from abgate.runtime.delivery import Delivery
 from abgate.runtime.exposures import Exposures
@@ -79,23 +80,27 @@ class RuntimeApp:
         self.circuit = Circuit()
         self._app = app
         streams = stream.StreamEndpoint(snapshots, authenticate, token_key=token_key, clock=clock)
-        self._ofrep = ofrep.OfrepEndpoint(
-            delivery,
-            authenticate,
-            tenant_of=tenant_of,
-            keys=keys,
-            circuit=self.circuit,
-            token_key=token_key,
-            clock=clock,
+        self._ofrep = _timed(
+            "ofrep",
+            ofrep.OfrepEndpoint(
+                delivery,
+                authenticate,
+                tenant_of=tenant_of,
+                keys=keys,
+                circuit=self.circuit,
+                token_key=token_key,
+                clock=clock,
+            ),
         )
         self._routes: dict[str, Handler] = {
-            resolve.PATH: resolve.ResolveEndpoint(delivery, authenticate, self.circuit),
-            gateway.PATH: gateway.GatewayEndpoint(delivery, tenant_of, settings, self.circuit),
+            resolve.PATH: _timed("resolve", resolve.ResolveEndpoint(delivery, authenticate, self.circuit)),
+            gateway.PATH: _timed("authorize", gateway.GatewayEndpoint(delivery, tenant_of, settings, self.circuit)),
             ofrep.PATH: self._ofrep,
+            metrics.PATH: metrics.answer_metrics,
             explain.PATH: explain.ExplainEndpoint(delivery, authenticate, engine),
             stream.PATH: streams,
             stream.OFREP_PATH: streams,
-            **(routes or {}),
+            **{path: _timed(path.rpartition("/")[2], handler) for path, handler in (routes or {}).items()},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,6 +124,24 @@ class RuntimeApp:
         handler = self._routes.get(path)
         # The rest of an OFREP path is a flag's key, which may hold anything.
         return self._ofrep if handler is None and path.startswith(ofrep.PATH + "/") else handler
+
+
+def _timed(entry: str, handler: Handler) -> Handler:
+    """Return `handler`, its time observed under `entry`, and its log lines marked with the caller's trace."""
+    observe = metrics.REQUESTS.labels(entry).observe
+
+    async def timed(scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        trace = header(scope, b"traceparent")
+        if trace is not None:
+            # W3C Trace Context, section 3.2: version-traceid-parentid-flags.
+            structlog.contextvars.bind_contextvars(trace_id=trace[3:35])
+        try:
+            await handler(scope, receive, send)
+        finally:
+            observe(time.perf_counter() - started)
+
+    return timed
 
 
 _INTERNAL_ERROR = {

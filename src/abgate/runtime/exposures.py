@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from abgate.core.errors import Unavailable
 from abgate.core.events import Exposure
+from abgate.runtime.metrics import DROPPED, WAITING, WRITTEN
 from abgate.storage.engine import appending
 from abgate.storage.event_log import add_exposures
 
@@ -114,6 +115,7 @@ class Exposures:
             with appending(self._engine) as connection:
                 add_exposures(connection, group)
         except Unavailable as error:
+            WAITING.set(len(self._queue))
             if not self._is_away:
                 log.warning("exposures_database_away", reason=error.message, waiting=len(self._queue))
             self._is_away = True
@@ -123,6 +125,8 @@ class Exposures:
                 # One that can never be stored must not hold up all the others: halving finds it.
                 return self._write_group(len(group) // 2)
             self._drop(1, f"it cannot be stored: {error!r}")
+        else:
+            WRITTEN.inc(len(group))
         self._is_away = False
         self._settle(len(group))
         return True
@@ -132,10 +136,12 @@ class Exposures:
             for _ in range(count):
                 self._queue.popleft()
             self._settled += count
+            WAITING.set(len(self._queue))
             self._progress.notify_all()
 
     def _drop(self, count: int, why: str) -> None:
         self.dropped += count
+        DROPPED.inc(count)
         # A full queue drops thousands a second; their number is what matters, and every power of two says it.
         if self.dropped & (self.dropped - 1) == 0 or count > 1:
             log.warning("exposures_dropped", count=count, total=self.dropped, why=why)

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from abgate.core.errors import Unavailable
 from abgate.core.snapshot import EMPTY, Snapshot
+from abgate.runtime.metrics import CHECKED
 from abgate.storage import snapshots
 from abgate.storage.engine import reading
 
@@ -129,6 +130,7 @@ class Snapshots:
             # Whatever it was, a thread that died of it would leave this process on its last snapshot for ever.
             log.exception("snapshot_poll_fault")
         else:
+            CHECKED.set_to_current_time()
             if self._is_away:
                 log.info("snapshot_database_back")
             self._is_away = False
