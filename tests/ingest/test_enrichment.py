@@ -75,10 +75,41 @@ def test_only_so_many_exposures_are_looked_at(engine: Engine) -> None:
         enriched(
             engine,
             device="device-1",
-            is_in_force=lambda made, _at: made.experiment.experiment_id == experiment_id(1),
+            is_in_force=lambda made, _at: made.experiment_id == experiment_id(1),
         )
         is None
     )
+
+
+def test_an_event_that_comes_late_finds_the_exposure_of_its_own_time(engine: Engine) -> None:
+    old = exposure(number=2)
+    record(engine, old, *(exposure(number=1, at=1000 + at) for at in range(LOOKED_AT + 5)))
+    late, new = event("late", 10, device="device-1"), event("new", 2000, device="device-1")
+    with reading(engine) as connection:
+        found = enrich(connection, DEFAULT_TENANT, [late, new], is_in_force=always)
+    assert found[0].exposure == past(old)
+    assert found[1].exposure is not None
+    assert found[1].exposure.variation_id != past(old).variation_id
+
+
+def test_two_events_of_one_log_id_have_each_their_own_exposure(engine: Engine) -> None:
+    record(engine, exposure())
+    with reading(engine) as connection:
+        found = enrich(connection, DEFAULT_TENANT, [event("a"), event("a", device="device-1")], is_in_force=always)
+    assert [each.exposure for each in found] == [None, past(exposure())]
+
+
+def test_a_large_batch_is_enriched_event_by_event(engine: Engine) -> None:
+    made = [exposure(f"d{number}", 1 + number % 2, user_id=f"u{number}") for number in range(1200)]
+    record(engine, *made)
+    batch = [
+        event(f"log-{number}", 5, **({"device": f"d{number}"} if number % 3 else {"user_id": f"u{number}"}))
+        for number in range(1300)
+    ]
+    with reading(engine) as connection:
+        found = enrich(connection, DEFAULT_TENANT, batch, is_in_force=always)
+    assert [each.event for each in found] == batch
+    assert [each.exposure for each in found] == [*map(past, made), *[None] * 100]
 
 
 def test_a_user_alone_is_stitched_to_the_device_first_seen(engine: Engine) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+from msgspec import Raw
 from sqlalchemy import Engine
 
 from abgate.core.events import AuthEvent, ExperimentDetails, Exposure, Microseconds
@@ -54,11 +56,13 @@ def event(log_id: str = "log-1", at: float = 0, **fields: Any) -> AuthEvent:
 def past(exposure: Exposure) -> PastExposure:
     return PastExposure(
         exposure.at,
+        exposure.experiment.experiment_id,
+        exposure.experiment.variation_id,
         exposure.is_forced,
         exposure.device,
         exposure.user_id,
         exposure.organization_id,
-        exposure.experiment,
+        Raw(msgspec.json.encode(exposure.experiment)),
     )
 
 

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from msgspec.structs import replace
 from sqlalchemy import Engine, func, select
 
 from abgate.core.events import Exposure
@@ -19,7 +20,11 @@ def found(
     engine: Engine, column: str, value: str, until: int = 1000, tenant: str = DEFAULT_TENANT
 ) -> list[PastExposure]:
     with reading(engine) as connection:
-        return event_log.find_exposures(connection, tenant, column, value, until=START + until * 1_000_000, take=20)
+        by_value = event_log.find_exposures(
+            connection, tenant, column, [value, "nobody"], until=START + until * 1_000_000, take=20
+        )
+    assert set(by_value) <= {value}
+    return by_value.get(value, [])
 
 
 def rows(engine: Engine) -> list[Any]:
@@ -51,7 +56,7 @@ def test_exposures_are_found_by_device_transaction_and_user(
 def test_the_latest_exposure_up_to_a_moment_comes_first(engine: Engine) -> None:
     steps: list[Exposure] = [exposure(number=number, at=at) for number, at in ((1, 0), (2, 20), (3, 10), (4, 20))]
     record(engine, *steps)
-    ids = [each.experiment.variation_id for each in found(engine, "device", "device-1", 20)]
+    ids = [each.variation_id for each in found(engine, "device", "device-1", 20)]
     assert ids == [steps[place].experiment.variation_id for place in (3, 1, 2, 0)]
     assert len(found(engine, "device", "device-1", 19)) == 2
 
@@ -111,7 +116,7 @@ def test_an_event_comes_back_with_all_its_fields_and_its_experiment(engine: Engi
 def test_details_of_any_shape_are_kept_beside_the_experiment(engine: Engine, given: Any, kept: Any) -> None:
     made = details(segment_id=segment_id(3))
     take(engine, Enriched(event("a", data={"details": given}), past(exposure(experiment=1))))
-    take(engine, Enriched(event("b", data={"details": given}), PastExposure(START, False, None, None, None, made)))
+    take(engine, Enriched(event("b", data={"details": given}), past(replace(exposure(), experiment=made))))
     for log_id, segment in (("a", None), ("b", segment_id(3))):
         stored = (body(engine, log_id) or {})["details"]
         assert stored.pop("experiment").get("segment_id") == segment
@@ -123,7 +128,7 @@ def test_an_event_takes_the_subjects_of_its_exposure_where_it_names_none(engine:
     take(engine, Enriched(event("a"), made), Enriched(event("b", device="own", user_id="own"), made), event("c"))
     seen = [(row.device, row.user_id, row.organization_id, row.forced) for row in rows(engine)]
     assert seen == [("device-1", "u", "o", True), ("own", "own", "o", True), (None, None, None, False)]
-    assert [row.experiment_id for row in rows(engine)] == [made.experiment.experiment_id] * 2 + [None]
+    assert [row.experiment_id for row in rows(engine)] == [made.experiment_id] * 2 + [None]
 
 
 def test_identifiers_with_a_nul_or_any_script_are_stored(engine: Engine) -> None:
@@ -142,9 +147,19 @@ def test_a_user_is_stitched_to_the_device_first_seen(engine: Engine) -> None:
         event("d", 0, user_id="v", device="other"),
     )
     with reading(engine) as connection:
-        assert event_log.find_first_device(connection, DEFAULT_TENANT, "u") == "first"
-        assert event_log.find_first_device(connection, DEFAULT_TENANT, "w") is None
-        assert event_log.find_first_device(connection, "other", "u") is None
+        devices = event_log.find_first_devices(connection, DEFAULT_TENANT, ["u", "v", "w"])
+        assert devices == {"u": "first", "v": "other"}
+        assert event_log.find_first_devices(connection, "other", ["u"]) == {}
+
+
+def test_of_many_at_once_each_has_its_own_latest_exposures(engine: Engine) -> None:
+    made = {device: [exposure(device, at=at) for at in range(30)] for device in ("a", "b")}
+    record(engine, *made["a"], *made["b"], exposure("c"))
+    with reading(engine) as connection:
+        by_device = event_log.find_exposures(
+            connection, DEFAULT_TENANT, "device", ["a", "b"], until=START + 10**9, take=20
+        )
+    assert by_device == {device: [past(each) for each in steps[:9:-1]] for device, steps in made.items()}
 
 
 def test_the_tables_are_what_the_migrations_make(engine: Engine) -> None:

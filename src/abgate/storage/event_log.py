@@ -1,28 +1,31 @@
 """The event log: exposures and auth events, only ever added to, each under a sequence number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
-from sqlalchemy import Connection, Table, insert, select
+from msgspec import Raw, Struct
+from sqlalchemy import Connection, Table, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from abgate.core.events import AuthEvent, ExperimentDetails, Exposure, Microseconds
+from abgate.core.events import AuthEvent, Exposure, Microseconds
+from abgate.core.ids import ExperimentId, VariationId
 from abgate.storage.tables import auth_events, exposures
 
 AT_ONCE = 500
 
 
 class PastExposure(Struct, frozen=True):
-    """An exposure as enrichment looks at it."""
+    """An exposure as enrichment looks at it; `details` is its `ExperimentDetails` as JSON."""
 
     at: Microseconds
+    experiment_id: ExperimentId
+    variation_id: VariationId
     forced: bool
     device: str | None
     user_id: str | None
     organization_id: str | None
-    experiment: ExperimentDetails
+    details: Raw
 
 
 class Enriched(Struct, frozen=True):
@@ -33,7 +36,7 @@ class Enriched(Struct, frozen=True):
 
 
 class _Body(Struct, frozen=True):
-    experiment: ExperimentDetails
+    experiment: Raw
 
 
 def add_exposures(connection: Connection, batch: Sequence[tuple[str, Exposure]]) -> None:
@@ -43,43 +46,37 @@ def add_exposures(connection: Connection, batch: Sequence[tuple[str, Exposure]])
 
 
 def find_exposures(
-    connection: Connection, tenant: str, column: str, value: str, *, until: Microseconds, take: int
-) -> list[PastExposure]:
-    """Return the latest exposures up to this moment of a transaction, device or user; the last one first.
+    connection: Connection, tenant: str, column: str, values: Collection[str], *, until: Microseconds, take: int
+) -> dict[str, list[PastExposure]]:
+    """Return, of each of these transactions, devices or users, the latest exposures up to a moment; the last one first.
 
-    `column` is ``transaction_id``, ``device`` or ``user_id``.
+    `column` is ``transaction_id``, ``device`` or ``user_id``; at most `AT_ONCE` values, and `take` exposures of each.
     """
     table = exposures
-    query = (
-        select(table)
-        .where(table.c.tenant == tenant, table.c[column] == value, table.c.at <= until)
-        .order_by(table.c.at.desc(), table.c.sequence.desc())
-        .limit(take)
+    latest_first = (table.c.at.desc(), table.c.sequence.desc())
+    place = func.row_number().over(partition_by=table.c[column], order_by=latest_first).label("place")
+    chosen = (
+        select(table, place)
+        .where(table.c.tenant == tenant, table.c[column].in_(values), table.c.at <= until)
+        .subquery()
     )
-    return [
-        PastExposure(
-            row.at,
-            row.forced,
-            row.device,
-            row.user_id,
-            row.organization_id,
-            msgspec.json.decode(row.body, type=_Body).experiment,
-        )
-        for row in connection.execute(query)
-    ]
+    found: dict[str, list[PastExposure]] = {}
+    for row in connection.execute(select(chosen).where(chosen.c.place <= take).order_by(chosen.c.place)):
+        found.setdefault(row._mapping[column], []).append(_past(row))
+    return found
 
 
-def find_first_device(connection: Connection, tenant: str, user_id: str) -> str | None:
-    """Return the device that this user was first seen with, in an event that named both, or None."""
+def find_first_devices(connection: Connection, tenant: str, user_ids: Collection[str]) -> dict[str, str]:
+    """Return the device that each of these users (at most `AT_ONCE`) was first seen with, in an event naming both."""
     table = auth_events
-    query = (
-        select(table.c.device)
-        .where(table.c.tenant == tenant, table.c.user_id == user_id, table.c.device.is_not(None))
-        .order_by(table.c.at, table.c.sequence)
-        .limit(1)
+    place = func.row_number().over(partition_by=table.c.user_id, order_by=(table.c.at, table.c.sequence)).label("place")
+    seen = (
+        select(table.c.user_id, table.c.device, place)
+        .where(table.c.tenant == tenant, table.c.user_id.in_(user_ids), table.c.device.is_not(None))
+        .subquery()
     )
-    device: str | None = connection.execute(query).scalar_one_or_none()
-    return device
+    rows = connection.execute(select(seen.c.user_id, seen.c.device).where(seen.c.place == 1))
+    return {row.user_id: row.device for row in rows}
 
 
 def add_events(connection: Connection, tenant: str, batch: Sequence[Enriched]) -> int:
@@ -130,7 +127,6 @@ def _exposure_row(tenant: str, exposure: Exposure) -> Mapping[str, Any]:
 
 def _event_row(tenant: str, enriched: Enriched) -> Mapping[str, Any]:
     event, exposure = enriched.event, enriched.exposure
-    experiment = None if exposure is None else exposure.experiment
     return {
         "tenant": tenant,
         "log_id": event.log_id,
@@ -142,18 +138,31 @@ def _event_row(tenant: str, enriched: Enriched) -> Mapping[str, Any]:
         "user_id": event.user_id or (exposure and exposure.user_id),
         "organization_id": event.organization_id or (exposure and exposure.organization_id),
         "transaction_id": event.transaction_id,
-        "experiment_id": experiment and experiment.experiment_id,
-        "variation_id": experiment and experiment.variation_id,
+        "experiment_id": exposure and exposure.experiment_id,
+        "variation_id": exposure and exposure.variation_id,
         "forced": exposure is not None and exposure.forced,
-        "body": msgspec.json.encode(_body(event, experiment)).decode(),
+        "body": msgspec.json.encode(_body(event, exposure)).decode(),
     }
 
 
-def _body(event: AuthEvent, experiment: ExperimentDetails | None) -> dict[str, Any]:
+def _past(row: Any) -> PastExposure:
+    return PastExposure(
+        at=row.at,
+        experiment_id=row.experiment_id,
+        variation_id=row.variation_id,
+        forced=row.forced,
+        device=row.device,
+        user_id=row.user_id,
+        organization_id=row.organization_id,
+        details=msgspec.json.decode(row.body, type=_Body).experiment,
+    )
+
+
+def _body(event: AuthEvent, exposure: PastExposure | None) -> dict[str, Any]:
     # First, so that people see it first; and last, so that it is the one by which the event is found.
     body = {"log_id": event.log_id} | event.data | {"log_id": event.log_id}
-    if experiment is not None:
+    if exposure is not None:
         details = body.get("details")
         kept = details if isinstance(details, dict) else {} if details is None else {"value": details}
-        body["details"] = kept | {"experiment": experiment}
+        body["details"] = kept | {"experiment": exposure.details}
     return body
