@@ -8,12 +8,13 @@ from msgspec import Struct
 
 
 class Finding(Struct, frozen=True):
-    """Figures of one kind, one a round, and the most that their median may be; None when there is no goal."""
+    """Figures of one kind, one a round, and the most or the least that their median may be; without either, no goal."""
 
     name: str
     figures: Sequence[float]
     at_most: float | None = None
     unit: str = "×"
+    at_least: float | None = None
 
     @property
     def median(self) -> float:
@@ -21,8 +22,15 @@ class Finding(Struct, frozen=True):
         return statistics.median(self.figures)
 
     @property
+    def goal(self) -> float | None:
+        """The figure to reach or to stay under; None when there is no goal."""
+        return self.at_least if self.at_most is None else self.at_most
+
+    @property
     def is_met(self) -> bool:
         """Whether the goal is met; true without a goal."""
+        if self.at_least is not None and self.median < self.at_least:
+            return False
         return self.at_most is None or self.median <= self.at_most
 
 
@@ -34,15 +42,16 @@ def print_report(findings: Sequence[Finding]) -> None:
         figures = (finding.median, min(finding.figures), max(finding.figures))
         shown = "  ".join(f"{figure:>8.2f}{finding.unit}" for figure in figures)
         print(f"{finding.name:{width}}  {shown}  {_goal(finding)}".rstrip())
-    with_goal = [finding for finding in findings if finding.at_most is not None]
+    with_goal = [finding for finding in findings if finding.goal is not None]
     print(json.dumps({each.name: _for_programs(each) for each in with_goal}))
 
 
 def _goal(finding: Finding) -> str:
-    if finding.at_most is None:
+    if finding.goal is None:
         return ""
-    return f"≤ {finding.at_most:g}{finding.unit} {'met' if finding.is_met else 'MISSED'}"
+    sign = "≥" if finding.at_most is None else "≤"
+    return f"{sign} {finding.goal:g}{finding.unit} {'met' if finding.is_met else 'MISSED'}"
 
 
 def _for_programs(finding: Finding) -> dict[str, object]:
-    return {"measured": round(finding.median, 3), "goal": finding.at_most, "met": finding.is_met}
+    return {"measured": round(finding.median, 3), "goal": finding.goal, "met": finding.is_met}
