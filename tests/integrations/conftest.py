@@ -1,0 +1,113 @@
+"""A server with one experiment for these tests, and the ways in which it can be missing."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from abgate.storage.engine import create_engine, reading
+from abgate.storage.event_log import find_event
+from tests.contract.things import make_experiment, make_flag, shares
+from tests.server import Server, StartServer, start_server
+
+LOGIN_MUST_NOT_WAIT_LONGER_THAN_S = 0.2
+SLACK_S = 2.0
+"""What a busy machine adds; a server that never answers would take for ever."""
+
+
+__all__ = ["given", "nobody", "silence", "start_server"]
+
+
+class Given(NamedTuple):
+    """A running server, and the experiment that is active in it: everyone gets its treatment."""
+
+    server: Server
+    experiment: dict[str, Any]
+    treatment: dict[str, Any]
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """The ExperimentContext that every login gets."""
+        return {
+            "experiment_id": self.experiment["id"],
+            "variation_id": self.treatment["id"],
+            "config": {"prompt": {"value": "on-1"}},
+            "is_control": False,
+        }
+
+    def stored(self, log_id: str) -> dict[str, Any]:
+        """Return an event as the server stored it, with what it was enriched with."""
+        engine = create_engine(f"sqlite:///{self.server.data / 'abgate.db'}")
+        with reading(engine) as connection:
+            event = find_event(connection, "default", log_id)
+        engine.dispose()
+        assert event is not None
+        return event
+
+
+@pytest.fixture(scope="module")
+def given(start_server: StartServer) -> Given:
+    """One for the whole module, since a server takes a second to start."""
+    server = start_server()
+    with server.client() as client:
+        flag = make_flag(client, variations=2, active=True)
+        experiment = make_experiment(
+            client,
+            flag,
+            status="active",
+            authentication_flow="authentication",
+            allocations=shares(flag, 0, 100),
+            assignment_config={"subject": "user"},
+        )
+    return Given(server, experiment, flag["variations"][1])
+
+
+@pytest.fixture
+def nobody() -> str:
+    """The address of a server that is down."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.fixture
+def silence() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with serving(lambda connection: None) as url:
+        yield url
+
+
+@contextmanager
+def serving(answer: Any) -> Iterator[str]:
+    """Give the address of a server that does `answer` with each connection and leaves it open."""
+    kept: list[socket.socket] = []
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            kept.append(connection)
+            answer(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+    for connection in kept:
+        connection.close()
+
+
+@contextmanager
+def no_login_waits() -> Iterator[None]:
+    """Fail if what is inside takes longer than a login may wait."""
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < LOGIN_MUST_NOT_WAIT_LONGER_THAN_S + SLACK_S
