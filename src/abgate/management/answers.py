@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 from msgspec import UNSET, Struct, UnsetType
 from sqlalchemy import Connection
 
-from abgate.core.allocation import Allocation, referenced_segments
+from abgate.core.allocation import Allocation, References, referenced_segments
 from abgate.core.experiment import Experiment, editable_fields
 from abgate.core.feature_flag import FeatureFlag
 from abgate.core.segment import Segment
@@ -34,6 +34,16 @@ def names_of(connection: Connection, tenant: str, experiments: Iterable[Experime
         rows.names(connection, tables.feature_flags, tenant, {each.feature_flag_id for each in experiments}),
         rows.names(connection, tables.variations, tenant, variations),
         rows.names(connection, tables.segments, tenant, referenced_segments(*(e.allocations for e in experiments))),
+    )
+
+
+def names_in(references: References) -> Names:
+    """Return the names of what an experiment refers to, where that is loaded already."""
+    flag, variations, segments = references.feature_flag, references.variations, references.segments
+    return Names(
+        {flag.id: flag.name},
+        {id: variation.name for id, variation in variations.items()},
+        {id: segment.name for id, segment in segments.items()},
     )
 
 

@@ -14,7 +14,7 @@ from abgate.core.lifecycle import advance_ramp as advanced
 from abgate.core.lifecycle import draft_experiment, revise
 from abgate.core.lifecycle import roll_out as rolled_out
 from abgate.core.readiness import readiness
-from abgate.management.answers import experiment_answer, names_of
+from abgate.management.answers import experiment_answer, names_in, names_of
 from abgate.management.bodies import (
     AdvanceRamp,
     ChangeList,
@@ -66,13 +66,15 @@ def create_experiment(caller: Caller, data: CreateExperiment) -> ExperimentAnswe
         references = experiments.references(connection, caller.tenant, data.feature_flag_id, named)
         experiment = draft_experiment(data, references, id=caller.new_id("exp"), now=caller.now)
         experiments.add(connection, caller.author, experiment)
-        return _answer(connection, caller, experiment)
+    return experiment_answer(experiment, names_in(references), caller.generation)
 
 
 def get_experiment(caller: Caller, id: str) -> ExperimentAnswer:
     """Return an experiment."""
     with caller.reading() as connection:
-        return _answer(connection, caller, experiments.get(connection, caller.tenant, id).value)
+        experiment = experiments.get(connection, caller.tenant, id).value
+        names = names_of(connection, caller.tenant, [experiment])
+    return experiment_answer(experiment, names, caller.generation)
 
 
 def update_experiment(caller: Caller, id: str, data: UpdateExperiment) -> ExperimentAnswer:
@@ -147,7 +149,7 @@ def roll_out_variation(caller: Caller, id: str, data: RollOut) -> ExperimentAnsw
         )
         if served is not flag.value:
             feature_flags.save(connection, caller.author, flag, served)
-        return _answer(connection, caller, revised)
+    return experiment_answer(revised, names_in(references), caller.generation)
 
 
 def list_experiment_history(
@@ -190,7 +192,7 @@ def _revise(
     revised = revise(experiment, edits, references, rivals=rivals, now=caller.now)
     if revised is not experiment:
         experiments.save(connection, caller.author, stored, revised)
-    return _answer(connection, caller, revised)
+    return experiment_answer(revised, names_in(references), caller.generation)
 
 
 def _references(
@@ -198,8 +200,3 @@ def _references(
 ) -> References:
     named = referenced_segments(experiment.allocations) | (more_segments or set())
     return experiments.references(connection, caller.tenant, experiment.feature_flag_id, named)
-
-
-def _answer(connection: Connection, caller: Caller, experiment: Experiment) -> ExperimentAnswer:
-    names = names_of(connection, caller.tenant, [experiment])
-    return experiment_answer(experiment, names, caller.generation)

@@ -85,7 +85,7 @@ def save(
     if experiment.name != stored.value.name:
         rows.check_name_is_free(connection, experiments, author.tenant, experiment.name, id=experiment.id)
     changes.append(connection, author, action, "experiment", experiment.id, before=stored.value, after=experiment)
-    rows.save(connection, experiments, author.tenant, stored, value=experiment, columns=_columns(experiment))
+    rows.save(connection, experiments, author.tenant, stored, value=experiment, columns=_columns)
     if referenced_segments(experiment.allocations) != referenced_segments(stored.value.allocations):
         _forget_segments(connection, author.tenant, experiment.id)
         _refer_to_segments(connection, author.tenant, experiment)
@@ -146,7 +146,7 @@ def revalidate(connection: Connection, tenant: str, stored: Collection[Stored[Ex
             present = replace(present, segments=segments.find_many(connection, tenant, segment_ids))
         revised = with_validity(experiment, present)
         if revised is not experiment:
-            rows.save(connection, experiments, tenant, each, value=revised, columns=_columns(revised))
+            rows.save(connection, experiments, tenant, each, value=revised, columns=_columns)
 
 
 def _refer_to_segments(connection: Connection, tenant: str, experiment: Experiment) -> None:

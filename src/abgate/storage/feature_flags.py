@@ -54,7 +54,7 @@ def save(connection: Connection, author: Author, stored: Stored[FeatureFlag], fl
     if flag.name != stored.value.name:
         rows.check_name_is_free(connection, feature_flags, author.tenant, flag.name, id=flag.id)
     changes.append(connection, author, "update", "feature_flag", flag.id, before=stored.value, after=flag)
-    rows.save(connection, feature_flags, author.tenant, stored, value=flag, columns=_flag_columns(flag))
+    rows.save(connection, feature_flags, author.tenant, stored, value=flag, columns=_flag_columns)
 
 
 def remove(connection: Connection, author: Author, flag: FeatureFlag) -> None:
@@ -94,7 +94,7 @@ def save_variation(connection: Connection, author: Author, stored: Stored[Variat
     if variation.name != stored.value.name:
         _check_variation_name(connection, author.tenant, variation)
     changes.append(connection, author, "update", "variation", variation.id, before=stored.value, after=variation)
-    rows.save(connection, variations, author.tenant, stored, value=variation, columns=_variation_columns(variation))
+    rows.save(connection, variations, author.tenant, stored, value=variation, columns=_variation_columns)
 
 
 def remove_variation(connection: Connection, author: Author, variation: Variation) -> None:

@@ -46,7 +46,7 @@ def save(connection: Connection, author: Author, stored: Stored[Segment], segmen
     if segment.name != stored.value.name:
         rows.check_name_is_free(connection, segments, author.tenant, segment.name, id=segment.id)
     changes.append(connection, author, "update", "segment", segment.id, before=stored.value, after=segment)
-    rows.save(connection, segments, author.tenant, stored, value=segment, columns=_columns(segment))
+    rows.save(connection, segments, author.tenant, stored, value=segment, columns=_columns)
 
 
 def remove(connection: Connection, author: Author, segment: Segment) -> None:

@@ -1,12 +1,14 @@
 """What a snapshot is made of: a tenant's whole configuration, or what changed in it since a number."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, bindparam, func, select
 
 from abgate.core.snapshot import Changes, Json
 from abgate.storage import changes, tables
 from abgate.storage.changes import Kind
+from abgate.storage.rows import equals
 
 _TABLES: Mapping[Kind, Table] = {
     "experiment": tables.experiments,
@@ -14,13 +16,17 @@ _TABLES: Mapping[Kind, Table] = {
     "variation": tables.variations,
     "segment": tables.segments,
 }
-_IDS_AT_ONCE = 500
+_SELECT_SINCE = (
+    select(tables.changes.c.number, tables.changes.c.kind, tables.changes.c.resource_id, tables.changes.c.after)
+    .where(equals(tables.changes, "tenant"), tables.changes.c.number > bindparam("number"))
+    .order_by(tables.changes.c.number)
+)
+_SELECT_NUMBERS = select(tables.tenants.c.id, tables.tenants.c.number)
 
 
 def latest_numbers(connection: Connection) -> dict[str, int]:
     """Return the number of every tenant's latest change."""
-    query = select(tables.tenants.c.id, tables.tenants.c.number)
-    return {row.id: row.number for row in connection.execute(query)}
+    return {row.id: row.number for row in connection.execute(_SELECT_NUMBERS)}
 
 
 def load(connection: Connection, tenant: str) -> Changes:
@@ -43,26 +49,14 @@ def load_at(connection: Connection, tenant: str, number: int) -> Changes:
         .join(last, table.c.number == last.c.number)
         .where(table.c.tenant == tenant)
     )
-    bodies: dict[Kind, dict[str, Json | None]] = {kind: {} for kind in _TABLES}
-    for row in rows:
-        bodies[row.kind][row.resource_id] = None if row.after is None else row.after.encode()
-    return _changes(number, bodies)
+    return _changes(number, _bodies_after(rows))
 
 
 def load_since(connection: Connection, tenant: str, number: int) -> Changes:
     """Return what was written to the tenant after the change `number`."""
-    latest = changes.latest_number(connection, tenant)
-    ids: dict[Kind, list[str]] = {kind: [] for kind in _TABLES}
-    for kind, id in changes.changed_since(connection, tenant, number) if latest > number else ():
-        ids[kind].append(id)
-    return _changes(
-        latest,
-        {
-            # What is not there any more stays None.
-            kind: dict.fromkeys(ids[kind]) | dict(_bodies_of(connection, table, tenant, ids[kind]))
-            for kind, table in _TABLES.items()
-        },
-    )
+    rows = connection.execute(_SELECT_SINCE, {"tenant": tenant, "number": number}).all()
+    latest = rows[-1].number if rows else changes.latest_number(connection, tenant)
+    return _changes(latest, _bodies_after(rows))
 
 
 def _bodies(connection: Connection, table: Table, tenant: str) -> Iterator[tuple[str, Json]]:
@@ -70,13 +64,11 @@ def _bodies(connection: Connection, table: Table, tenant: str) -> Iterator[tuple
     return ((row.id, row.body.encode()) for row in rows)
 
 
-def _bodies_of(
-    connection: Connection, table: Table, tenant: str, ids: Sequence[str]
-) -> Iterator[tuple[str, Json | None]]:
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        chosen = table.c.id.in_(ids[start : start + _IDS_AT_ONCE])
-        rows = connection.execute(select(table.c.id, table.c.body).where(table.c.tenant == tenant, chosen))
-        yield from ((row.id, row.body.encode()) for row in rows)
+def _bodies_after(rows: Iterable[Any]) -> dict[Kind, dict[str, Json | None]]:
+    bodies: dict[Kind, dict[str, Json | None]] = {kind: {} for kind in _TABLES}
+    for row in rows:
+        bodies[row.kind][row.resource_id] = None if row.after is None else row.after.encode()
+    return bodies
 
 
 def _changes(number: int, bodies: Mapping[Kind, Mapping[str, Json | None]]) -> Changes:
