@@ -27,8 +27,8 @@ THREADS = 16
 
 def create_app(settings: Settings | None = None) -> RuntimeApp:
     """Return the whole server as one ASGI application. Raises `SettingsError` and `StartError`."""
+    configure_logs()
     settings = settings or read_settings()
-    configure_logs(settings)
     engine = bootstrap.open_database(settings, settings.port)
     vault = bootstrap.open_vault(settings, engine)
     tenants = Tenants(engine)
