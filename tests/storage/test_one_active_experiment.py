@@ -31,7 +31,9 @@ def connect(engine: Engine) -> Any:
     """A connection of the bare driver, in autocommit: transactions are begun by hand."""
     if engine.dialect.name == "sqlite":
         return sqlite3.connect(engine.url.database or "", isolation_level=None, timeout=10)
-    connection = psycopg.connect(engine.url.render_as_string().replace("+psycopg", ""), autocommit=True)
+    connection = psycopg.connect(
+        engine.url.render_as_string(hide_password=False).replace("+psycopg", ""), autocommit=True
+    )
     # Two that clash may wait for each other; PostgreSQL looks for that only after this time, a second by default.
     connection.execute("SET deadlock_timeout = '10ms'")
     return connection

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic, sleep
@@ -113,7 +113,7 @@ def _refusals() -> Iterator[None]:
 def _refusal(error: DBAPIError) -> Refusal | None:
     """Return what a caller is told of the database's error; None for a bug of ours, which must not look like one."""
     sqlstate: str = getattr(error.orig, "sqlstate", None) or ""
-    sqlite_code = _sqlite_code(error)
+    sqlite_code = _sqlite_code(error.orig)
     # Class 40: PostgreSQL ended a transaction because of another one, by a deadlock for example.
     if isinstance(error, IntegrityError) or sqlstate.startswith("40"):
         return Conflict(
@@ -129,8 +129,8 @@ def _refusal(error: DBAPIError) -> Refusal | None:
     return None
 
 
-def _sqlite_code(error: DBAPIError) -> int:
-    extended: int = getattr(error.orig, "sqlite_errorcode", 0)
+def _sqlite_code(error: BaseException | None) -> int:
+    extended: int = getattr(error, "sqlite_errorcode", 0)
     return extended & 0xFF
 
 
@@ -169,14 +169,13 @@ def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None
-        for statement in (
-            busy_timeout,
-            "PRAGMA journal_mode = WAL",
-            # FULL, because an acknowledged write must outlive a power cut as well as a killed process.
-            "PRAGMA synchronous = FULL",
-            "PRAGMA foreign_keys = ON",
-        ):
-            dbapi_connection.execute(statement)
+        dbapi_connection.execute(busy_timeout)
+        # By which a new file becomes one that readers and a writer share. Two processes at that are one too many, and
+        # the second is not made to wait, whatever the timeout.
+        _patiently(lambda: dbapi_connection.execute("PRAGMA journal_mode = WAL"), patience_s)
+        # FULL, because an acknowledged write must outlive a power cut as well as a killed process.
+        dbapi_connection.execute("PRAGMA synchronous = FULL")
+        dbapi_connection.execute("PRAGMA foreign_keys = ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -188,7 +187,9 @@ def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
         # SQLite's own waiting for another process would look too seldom, see `_turn`.
         connection.exec_driver_sql("PRAGMA busy_timeout = 0")
         try:
-            _begin_to_write(connection, until=monotonic() + patience_s)
+            # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when
+            # another writer came between, however long it waits.
+            _patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"), patience_s)
         finally:
             connection.exec_driver_sql(busy_timeout)
 
@@ -196,14 +197,15 @@ def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
     return engine
 
 
-def _begin_to_write(connection: Connection, *, until: float) -> None:
+def _patiently(attempt: Callable[[], object], patience_s: float) -> None:
+    """Repeat the attempt for as long as another connection is in its way."""
+    until = monotonic() + patience_s
     while True:
         try:
-            # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when
-            # another writer came between, however long it waits.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        except OperationalError as error:
-            if _sqlite_code(error) != sqlite3.SQLITE_BUSY or monotonic() > until:
+            attempt()
+        except (OperationalError, sqlite3.OperationalError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if _sqlite_code(cause) != sqlite3.SQLITE_BUSY or monotonic() > until:
                 raise
             sleep(POLL_S)
         else:
