@@ -1,4 +1,4 @@
-"""node auth0 7.1, unmodified, over https: a token by client credentials, then what it has of our group, a ramp's steps."""
+"""node auth0 7.1, unmodified, over https: a token by client credentials, then the one operation it has, advanceRamp."""
 
 import json
 import os
