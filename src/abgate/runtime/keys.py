@@ -14,7 +14,7 @@ from abgate.storage import runtime_keys
 from abgate.storage.engine import reading
 from abgate.storage.runtime_keys import PREFIX, KeyKind, RuntimeKey
 
-FRESH_S = 1.0
+FRESH_S = 0.5
 EVALUATE_BY_OFREP = "evaluate:ofrep"
 
 SCOPES: dict[KeyKind, frozenset[str]] = {
@@ -72,6 +72,9 @@ class RuntimeKeys:
                 self._by_hash = runtime_keys.all_keys(connection)
         except Unavailable as error:
             log.warning("runtime_keys_not_refreshed", reason=error.message)
+        except Exception:
+            # Whatever it was, a thread that died of it would let deleted keys in for ever.
+            log.exception("runtime_keys_fault")
 
     def _keep_up(self) -> None:
         while not self._stopping.wait(self._fresh_s):

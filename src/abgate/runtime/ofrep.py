@@ -5,10 +5,12 @@ parameter's. ``targetingKey`` is the device; the context's ``user``, ``organizat
 attributes are read by those names. Every evaluation is an exposure, bulk ones too unless they answer 304.
 """
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Struct
@@ -42,6 +44,9 @@ PATH = "/ofrep/v1/evaluate/flags"
 BODY_LIMIT = 64 * 1024
 SCOPES = frozenset({"evaluate:experimentation", EVALUATE_BY_OFREP})
 ATTRIBUTES = Conditions.__struct_fields__
+CATCH_UP_S = 1.0
+"""How long a client that was told of a change by another process waits for this one to have taken it in."""
+STREAM_STEP_S = 3600
 
 ErrorCode = Literal["PARSE_ERROR", "TARGETING_KEY_MISSING", "INVALID_CONTEXT", "GENERAL", "FLAG_NOT_FOUND"]
 
@@ -108,7 +113,8 @@ class OfrepEndpoint:
             context = _context(body)
             if key:
                 return 200, msgspec.json.encode(self._evaluate_one(principal.tenant, key, context)), []
-            return self._evaluate_all(principal.tenant, context, header(scope, b"if-none-match"))
+            await self._catch_up(principal.tenant, _told_number(scope))
+            return self._evaluate_all(principal.tenant, context, body, header(scope, b"if-none-match"))
 
         try:
             status, answer, more = await fail_open(self._circuit, "ofrep", decide, _on_fault(key))
@@ -134,7 +140,13 @@ class OfrepEndpoint:
             self._delivery.record(tenant, delivered)
         return evaluation(key, parameter, flag, _assignment(delivered))
 
-    def _evaluate_all(self, tenant: str, context: Mapping[str, Any], known: str | None) -> Answer:
+    async def _catch_up(self, tenant: str, number: int) -> None:
+        # Without it the answer could be a 304 from before the very change that the client was told of.
+        deadline = time.monotonic() + CATCH_UP_S
+        while self._delivery.snapshot(tenant).number < number and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+    def _evaluate_all(self, tenant: str, context: Mapping[str, Any], body: bytes, known: str | None) -> Answer:
         _check(context)
         snapshot = self._delivery.snapshot(tenant)
         evaluated: list[Evaluation] = []
@@ -150,13 +162,14 @@ class OfrepEndpoint:
             )
         flags = msgspec.json.encode(evaluated)
         # The context is in it, for the web provider sends the same ETag again after only its attributes changed.
-        digest = hashlib.sha256(flags + b"\n" + msgspec.json.encode(context, order="deterministic")).hexdigest()[:32]
+        digest = hashlib.sha256(flags + b"\n" + body).hexdigest()[:32]
         etag = f'"{digest}"'
         if known is not None and etag in known:
             return 304, b"", [(b"etag", etag.encode())]
         for delivered in delivered_of:
             self._delivery.record(tenant, delivered)
-        token = make_stream_token(self._token_key, tenant, now=self._clock())
+        # The same for an hour: the web provider opens its stream anew whenever the address changes.
+        token = make_stream_token(self._token_key, tenant, now=self._clock() // STREAM_STEP_S * STREAM_STEP_S)
         streams = [{"type": "sse", "endpoint": {"requestUri": f"{stream.OFREP_PATH}?token={token}"}}]
         answer = msgspec.json.encode({"flags": msgspec.Raw(flags), "metadata": {}, "eventStreams": streams})
         return 200, answer, [(b"etag", etag.encode())]
@@ -208,6 +221,12 @@ def _cors(principal: Principal, origin: str | None) -> list[tuple[bytes, bytes]]
     return []
 
 
+def _told_number(scope: Scope) -> int:
+    """Return the number that the client's stream told it of (query parameter `flagConfigEtag`), else 0."""
+    text = parse_qs(scope["query_string"].decode("latin-1")).get("flagConfigEtag", [""])[0]
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
 def _origin_headers(origin: str) -> list[tuple[bytes, bytes]]:
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),
@@ -232,6 +251,9 @@ def _check(context: Mapping[str, Any]) -> None:
         value = context.get(name)
         if value is not None and not isinstance(value, str):
             raise _Refused("INVALID_CONTEXT", f"{name}: must be a string.")
+        if value is not None and "\0" in value:
+            # PostgreSQL stores no such text.
+            raise _Refused("INVALID_CONTEXT", f"{name}: must not contain the character U+0000.")
         if value is not None and len(value) > MAX_SUBJECT_LENGTH and name not in ATTRIBUTES:
             raise _Refused("INVALID_CONTEXT", f"{name}: must be at most {MAX_SUBJECT_LENGTH} characters long.")
     if not context.get("targetingKey"):

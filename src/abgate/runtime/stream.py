@@ -77,6 +77,8 @@ class StreamEndpoint:
 
     async def _tell(self, tenant: str, heard: int | None, is_ofrep: bool, receive: Receive, send: Send) -> None:
         cors = [(b"access-control-allow-origin", b"*")] if is_ofrep else []
+        # Before the answer begins: a tenant that is not loaded yet is refused like anywhere else.
+        self._snapshots.get(tenant)
         await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *cors]})
         await send({"type": "http.response.body", "body": b"retry: %d\n\n" % RETRY_MS, "more_body": True})
         gone = asyncio.ensure_future(_gone(receive))
