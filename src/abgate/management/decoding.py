@@ -15,6 +15,8 @@ T = TypeVar("T")
 MAX_DEPTH = 64
 MAX_INTEGER = 2**63
 
+_HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")
+
 _RULES_IN_WORDS = {
     "^(?!.*\\x00)\\S(.*\\S)?(?!\\n)$": "must not begin or end with white space, nor hold a NUL or a line break",
     "^[A-Za-z][A-Za-z0-9_-]{0,63}(?!\\n)$": (
@@ -91,7 +93,7 @@ def _check_value(value: Any, depth: int) -> None:
 def _check_text(text: str) -> None:
     if "\x00" in text:
         raise InvalidInput("", "a string holds a NUL character")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _HALF_OF_A_PAIR.search(text):
         raise InvalidInput("", "a string holds half of a surrogate pair")
 
 

@@ -180,18 +180,20 @@ def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         read_only = connection.get_execution_options().get("abgate_read_only", False)
-        connection.exec_driver_sql(f"PRAGMA query_only = {read_only}")
+        # All but BEGIN IMMEDIATE touch nothing but memory and cannot fail, and so need nothing of SQLAlchemy's.
+        execute = connection.connection.cursor().execute
+        execute(f"PRAGMA query_only = {read_only}")
         if read_only:
-            connection.exec_driver_sql("BEGIN")
+            execute("BEGIN")
             return
         # SQLite's own waiting for another process would look too seldom, see `_turn`.
-        connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+        execute("PRAGMA busy_timeout = 0")
         try:
             # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when
             # another writer came between, however long it waits.
             _patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"), patience_s)
         finally:
-            connection.exec_driver_sql(busy_timeout)
+            execute(busy_timeout)
 
     _notice_when_the_file_goes(engine, Path(url.database or "").absolute())
     return engine
