@@ -1,6 +1,7 @@
 """Structured logs: one JSON object a line on standard error."""
 
 import sys
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -20,8 +21,22 @@ def configure_logs() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(serializer=_to_json),
         ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_StandardError()),  # type: ignore[arg-type]  # it only writes
     )
+
+
+class _StandardError:
+    """Standard error, which gives up a line rather than raise: a full disk must not end the thread that says so."""
+
+    def write(self, line: str) -> None:
+        """Write what can be written."""
+        with suppress(OSError):
+            sys.stderr.write(line)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError):
+            sys.stderr.flush()
 
 
 def _to_json(event: object, **_options: object) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.conftest import running_postgresql
 from tests.faults.things import answered, make_flag, split
@@ -90,7 +89,6 @@ def test_a_sqlite_file_moved_away_and_back(tmp_path: Path) -> None:
         assert_ready_again(server)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
     with managed(tmp_path) as (server, management):
         with no_more_disk(server):
