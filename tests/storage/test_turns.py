@@ -96,7 +96,7 @@ def test_a_writer_whose_turn_does_not_come_is_refused(engine: Engine) -> None:
 
 def write_many(url: str, first_number: int) -> None:
     with opened(url, patience_s=2) as engine, ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda number: store(engine, segment(number)), range(first_number, first_number + 80)))
+        list(threads.map(lambda number: store(engine, segment(number)), range(first_number, first_number + 50)))
 
 
 def test_no_writer_of_two_busy_processes_is_starved(engine: Engine) -> None:
@@ -109,4 +109,4 @@ def test_no_writer_of_two_busy_processes_is_starved(engine: Engine) -> None:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     with reading(engine) as connection:
-        assert changes.latest_number(connection, TENANT) == 160
+        assert changes.latest_number(connection, TENANT) == 100
