@@ -28,7 +28,7 @@ def position_and_entry(salt: str, subject: str) -> tuple[int, int]:
     Any string has an answer. A lone surrogate, which no UTF-8 can carry and so no request can bring, is encoded as
     Python's `surrogatepass` does; the specification leaves such subjects out, other implementations may differ there.
     """
-    digest = sha256(f"{salt}:{subject}".encode("utf-8", "surrogatepass")).digest()
+    digest = sha256(encoded(f"{salt}:{subject}")).digest()
     position, entry = _first_two_words(digest)
     return position * BUCKETS >> 64, entry * BUCKETS >> 64
 
@@ -60,7 +60,12 @@ def begun(salt: str) -> "_Hash":
     That is the digest of the formula at a third less time: OpenSSL looks its algorithm up for each new hash, but not
     for a copy.
     """
-    return sha256(f"{salt}:".encode("utf-8", "surrogatepass"))
+    return sha256(encoded(f"{salt}:"))
+
+
+def encoded(text: str) -> bytes:
+    """Return the text in UTF-8, in which a lone surrogate is encoded as if it were a character."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def least_digest(bucket: int) -> bytes:

@@ -11,11 +11,10 @@ from msgspec import UNSET, Struct
 
 from abgate.core.allocation import Allocation, AllocationStrategy
 from abgate.core.bucketing import cumulative, level_end
-from abgate.core.decider import Decide, by_percentage, by_segment
+from abgate.core.decider import Admission, Decide, by_percentage, by_segment
 from abgate.core.experiment import Experiment, ExperimentStatus, Subject
 from abgate.core.feature_flag import FeatureFlag, Override, Parameter, Variation, merged_config
 from abgate.core.ids import ExperimentId, FeatureFlagId, Flow, SegmentId, VariationId
-from abgate.core.predicates import first_match
 from abgate.core.segment import Rule, Segment
 
 LIVE: frozenset[ExperimentStatus] = frozenset({"active", "paused"})
@@ -68,30 +67,20 @@ class CompiledExperiment(Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def decide(self) -> Decide["Assignment"]:
         """The function of subjects and attributes that assigns, whatever the experiment's status."""
-        no_subject, not_enrolled = Assignment("no_subject", self), Assignment("not_enrolled", self)
-        ramp_end = None if self.level is None else level_end(self.level)
-        if self.strategy == "percentage":
-            splits = [Assignment("split", self, each) for each in self.allocations]
-            return by_percentage(
-                self.subject,
-                self.id,
-                ramp_end,
-                self.cumulative,
-                splits,
-                no_subject=no_subject,
-                not_enrolled=not_enrolled,
-            )
-        # Only a draft can be without a fallback, and only a forced assignment meets a draft.
-        otherwise = not_enrolled if self.fallback is None else Assignment("fallback", self, self.fallback)
-        segments = [(rules, Assignment("segment", self, allocation)) for rules, allocation in self.segments]
-        return by_segment(
-            self.subject,
-            self.id,
-            ramp_end,
-            first_match(segments, otherwise),
-            no_subject=no_subject,
+        not_enrolled = Assignment("not_enrolled", self)
+        admission = Admission(
+            subject=self.subject,
+            salt=self.id,
+            level_end=None if self.level is None else level_end(self.level),
+            no_subject=Assignment("no_subject", self),
             not_enrolled=not_enrolled,
         )
+        if self.strategy == "percentage":
+            return by_percentage(admission, self.cumulative, [Assignment("split", self, a) for a in self.allocations])
+        segments = [(rules, Assignment("segment", self, allocation)) for rules, allocation in self.segments]
+        # Only a draft can be without a fallback, and only a forced assignment meets a draft.
+        otherwise = not_enrolled if self.fallback is None else Assignment("fallback", self, self.fallback)
+        return by_segment(admission, segments, otherwise)
 
 
 class Assignment(Struct, frozen=True):
