@@ -21,7 +21,7 @@ help: ## List the targets
 install: $(VENV)/.installed ## Make .venv with abgate and everything development needs
 
 .PHONY: test
-test: install node-packages check ## Run the checks, then the tests (PYTEST_ARGS="tests/core -k bucket")
+test: install node-packages browser check ## Run the checks, then the tests (PYTEST_ARGS="tests/core -k bucket")
 	$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: check
@@ -44,6 +44,10 @@ bench: install ## Run the benchmarks, one after the other
 
 .PHONY: node-packages
 node-packages: $(NODE_PACKAGES) ## Install the Node clients that the contract tests drive abgate with
+
+.PHONY: browser
+browser: ## Install the browser that the tests drive, unless it is there
+	scripts/browser
 
 .PHONY: constraints
 constraints: install ## Rewrite constraints.txt from what .venv holds

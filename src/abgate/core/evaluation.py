@@ -90,5 +90,5 @@ def _value(config: Config, parameter: str | None) -> Any:
     if isinstance(value, list):
         # OFREP knows booleans, strings, numbers and objects.
         return {"value": value}
-    # The published Python provider refuses 5 where it was asked for a float, and takes 5.0 for an integer as well.
+    # The published Python provider takes 5.0 but not 5 where it was asked for a float.
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
