@@ -33,6 +33,10 @@ class Narrator:
         self._chapter += 1
         self.console.print(f"\n[bold cyan]{self._chapter}  {title}[/]  [dim]{self.elapsed_s:.0f} s[/]")
 
+    def pause(self) -> None:
+        """Leave a line empty."""
+        self.console.print()
+
     def say(self, text: str) -> None:
         """Tell one thing."""
         self.console.print(Padding(text, (0, 0, 0, 3), expand=False))

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import httpx
 from auth0.management.core.api_error import ApiError
@@ -68,7 +68,8 @@ def tell(*, logins: int, port: int, data: Path | None, is_staying: bool) -> bool
         if is_staying:
             _stay(narrator, servers, experiment)
     kept = "" if data is None else f"; everything they stored is in {data}"
-    narrator.say(f"\nBoth servers have ended{kept}.")
+    narrator.pause()
+    narrator.say(f"Both servers have ended{kept}.")
     return is_right
 
 
@@ -161,10 +162,12 @@ def _stay(narrator: Narrator, servers: Servers, running: Running) -> None:
     narrator.say(f"abgate    {servers.url}")
     narrator.say(f"API       {servers.url}/docs")
     narrator.say(f"a login   {servers.url}/authorize?{make_query('you')}")
-    narrator.say("a token, and the results by it:\n")
+    narrator.say("a token, and the results by it:")
+    narrator.pause()
     narrator.copyable(f"TOKEN={servers.token}")
     narrator.copyable(f'curl -s -H "Authorization: Bearer $TOKEN" {servers.url}{_results_path(running)}')
-    narrator.say("\n[b]Ctrl-C ends both servers.[/]")
+    narrator.pause()
+    narrator.say("[b]Ctrl-C ends both servers.[/]")
     try:
         while servers.provider.is_running and servers.abgate.is_running:
             time.sleep(0.5)
@@ -222,12 +225,22 @@ def _directory(data: Path | None) -> Iterator[Path]:
 def _ending_on_signals() -> Iterator[None]:
     """Have what ends a process without a word end the demo in order, its servers first."""
 
-    def end(number: int, _frame: object) -> NoReturn:
-        sys.exit(128 + number)
+    came: list[int] = []
 
-    before = {each: signal.signal(each, end) for each in (signal.SIGTERM, signal.SIGHUP)}
+    def end(number: int, _frame: object) -> None:
+        # Ctrl-C is the one way out that leads through event loops as well.
+        came.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    # A shell starts what it runs in the background deaf to Ctrl-C.
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: end, signal.SIGHUP: end}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
+    except KeyboardInterrupt:
+        if came:
+            sys.exit(128 + came[0])
+        raise
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -69,7 +69,17 @@ def checks(
 def table_of(results: Mapping[str, Any], rates: Mapping[str, float]) -> Table:
     """Return the results as a table, beside the rates that the demo gave the people."""
     table = Table(header_style="bold")
-    for title in ("variation", "devices", "logged in", "rate", "true rate", "difference", "95% interval", "true", "p"):
+    for title in (
+        "variation",
+        "devices",
+        "logged in",
+        "rate",
+        "true rate",
+        "difference",
+        "95% interval",
+        "true diff.",
+        "p",
+    ):
         table.add_column(title, justify="left" if title == "variation" else "right")
     control = next(each for each in results["variations"] if each["is_control"])
     for each in results["variations"]:
