@@ -23,7 +23,8 @@ final class Abgate {
     private static final Duration EVENT_TIMEOUT = Duration.ofSeconds(5);
 
     private static final Logger log = Logger.getLogger(Abgate.class);
-    private static final HttpClient client = HttpClient.newHttpClient();
+    // Java would ask to upgrade plain http to HTTP/2, and abgate's server drops the body of such a request.
+    private static final HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
 
     private final String url;
     private final String key;
