@@ -159,11 +159,11 @@ class _Story:
 
 def _stay(narrator: Narrator, servers: Servers, running: Running) -> None:
     narrator.chapter("Yours")
-    narrator.say(f"abgate    {servers.url}")
-    narrator.say(f"API       {servers.url}/docs")
-    narrator.say(f"a login   {servers.url}/authorize?{make_query('you')}")
-    narrator.say("a token, and the results by it:")
+    narrator.say(f"abgate   {servers.url}")
+    narrator.say(f"its API  {servers.url}/docs")
+    narrator.say("a login, a token, and the results by it:")
     narrator.pause()
+    narrator.copyable(f"{servers.url}/authorize?{make_query('you')}")
     narrator.copyable(f"TOKEN={servers.token}")
     narrator.copyable(f'curl -s -H "Authorization: Bearer $TOKEN" {servers.url}{_results_path(running)}')
     narrator.pause()

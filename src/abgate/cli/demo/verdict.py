@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from msgspec import Struct
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from abgate.cli.demo.control import LEVELS, Running
@@ -67,39 +68,17 @@ def checks(
 
 
 def table_of(results: Mapping[str, Any], rates: Mapping[str, float]) -> Table:
-    """Return the results as a table, beside the rates that the demo gave the people."""
-    table = Table(header_style="bold")
-    for title in (
-        "variation",
-        "devices",
-        "logged in",
-        "rate",
-        "true rate",
-        "difference",
-        "95% interval",
-        "true diff.",
-        "p",
-    ):
-        table.add_column(title, justify="left" if title == "variation" else "right")
-    control = next(each for each in results["variations"] if each["is_control"])
+    """Return the results as a table that fits 80 columns, beside the rates that the demo gave the people."""
+    titles = ("variation", "devices", "logged in", "rate", "truth", "effect", "95% interval", "p")
+    table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), show_edge=False)
+    for title in titles:
+        table.add_column(title, justify="left" if title == "variation" else "right", no_wrap=True)
     for each in results["variations"]:
-        truth = rates[each["variation_name"]]
-        cells = [
-            each["variation_name"],
-            f"{each['n']:,}",
-            f"{each['successes']:,}",
-            _percent(each["value"]),
-            f"{truth:.1%}",
-        ]
+        name, truth = each["variation_name"], rates[each["variation_name"]]
+        cells = [name, f"{each['n']:,}", f"{each['successes']:,}", _percent(each["value"]), _percent(truth)]
         if "p_value" in each:
             low, high = each["interval"]
-            effect = truth - rates[control["variation_name"]]
-            cells += [
-                _points(each["effect"]),
-                f"{_points(low)} … {_points(high)}",
-                _points(effect),
-                f"{each['p_value']:.1g}",
-            ]
+            cells += [_points(each["effect"]), f"{_points(low)}…{_points(high)}", f"{each['p_value']:.1g}"]
         table.add_row(*cells)
     return table
 
@@ -119,7 +98,7 @@ def meaning_of(results: Mapping[str, Any], rates: Mapping[str, float]) -> str:
     )
     verdict = "so it is no chance." if p < results["alpha"] else "so this may be chance: it takes more logins to tell."
     caught = "holds" if low <= truth <= high else "misses, as one in twenty does,"
-    return f"{found}, {verdict} The interval {caught} the true difference, {_points(truth)}."
+    return f"{found}, {verdict} The interval {caught} the true effect, {_points(truth)}."
 
 
 def _share_check(count: int, n: int, expected: float, what: str) -> Check:
