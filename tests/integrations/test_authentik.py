@@ -103,7 +103,7 @@ def posted(given: Given, sent: SimpleNamespace) -> dict[str, Any]:
     assert (name, placeholder.partition(" ")[0]) == ("Authorization", "Bearer")
     answer = httpx.post(
         f"{given.server.url}/runtime/v1/events",
-        headers={name: f"Bearer {given.server.token('create:logs')}"},
+        headers={name: f"Bearer {given.server.token()}"},
         json=body,
     )
     assert (answer.status_code, answer.json()["rejected"]) == (202, [])
@@ -111,7 +111,7 @@ def posted(given: Given, sent: SimpleNamespace) -> dict[str, Any]:
 
 
 def test_a_login_gets_its_variation_and_its_event_comes_back_with_it(given: Given) -> None:
-    plan = Login().served(given.server.url, given.server.token("evaluate:experimentation"))
+    plan = Login().served(given.server.url, given.server.token())
     assert plan["experiment"] == given.context
     asked = {"path": "/api/v3/flows/executor/login/", "method": "GET", "args": {}, "user_agent": "Mozilla/5.0"}
     stored = posted(given, notification("login", 17, auth_method="password", http_request=asked))
