@@ -62,9 +62,11 @@ def _parsed(raw: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(twice, "stands twice in the same object")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidInput(name, "stands twice in the same object")
+            seen.add(name)
     return made
 
 
@@ -73,15 +75,15 @@ def _refuse_constant(name: str) -> None:
 
 
 def _check_value(value: Any, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise RecursionError
     if isinstance(value, str):
         _check_text(value)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            _check_text(name)
-            _check_value(item, depth + 1)
-    elif isinstance(value, list):
+    elif isinstance(value, dict | list):
+        if depth == MAX_DEPTH:
+            raise RecursionError
+        if isinstance(value, dict):
+            for name in value:
+                _check_text(name)
+            value = value.values()
         for item in value:
             _check_value(item, depth + 1)
     elif isinstance(value, float) and not math.isfinite(value):
