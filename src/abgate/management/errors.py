@@ -26,6 +26,9 @@ _MESSAGES_OF_STATUS = {
     413: "The body is too large; at most 1 MB is accepted.",
 }
 
+MAX_MESSAGE = 4000
+"""Characters. A message repeats names that came with the request, which may be as long as a body."""
+
 log = structlog.get_logger()
 
 
@@ -74,6 +77,8 @@ def _invalid(error: ValidationException) -> InvalidInput:
 
 
 def _answer(status: int, message: str, code: str, headers: dict[str, str]) -> Response[ErrorAnswer]:
+    if len(message) > MAX_MESSAGE:
+        message = message[:MAX_MESSAGE] + "…"
     return Response(
         ErrorAnswer(status, HTTPStatus(status).phrase, message, code),
         status_code=status,

@@ -161,9 +161,11 @@ def list_experiment_history(
 ) -> ChangeList:
     """List every write of an experiment, newest first: who, when, what before and after."""
     with caller.reading() as connection:
+        # An experiment that was deleted has a history still.
+        latest = changes.list_changes(connection, caller.tenant, resource_id=id, after=None, take=1).values
+        if not latest or latest[0].kind != "experiment":
+            raise NotFound("experiment", id)
         page = changes.list_changes(connection, caller.tenant, resource_id=id, after=from_checkpoint(from_), take=take)
-        if not page.values and from_ is None:
-            experiments.get(connection, caller.tenant, id)
     return ChangeList(page.values, to_checkpoint(page.next))
 
 
