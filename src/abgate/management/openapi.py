@@ -110,7 +110,7 @@ def _struct_schemas(named: Mapping[str, Any]) -> dict[str, JSONSchema]:
     """Return the schema of every struct whose name is among `named`, and of what they refer to."""
     structs = [struct for module in (bodies, oauth) for name, struct in _structs(module) if name in named]
     _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
-    schemas: dict[str, JSONSchema] = {name: _without_nul(schema) for name, schema in components.items()}
+    schemas: dict[str, JSONSchema] = {name: _exact(schema) for name, schema in components.items()}
     for struct in structs:
         if not struct.__struct_config__.forbid_unknown_fields:
             schemas[struct.__name__]["required"] = _always_answered(struct)
@@ -129,19 +129,27 @@ def _always_answered(struct: type[Struct]) -> list[str]:
     return [name for name in struct.__struct_fields__ if UnsetType not in getattr(hints[name], "__args__", ())]
 
 
-def _without_nul(schema: Any) -> Any:
-    """Return the schema with every text that has no pattern yet kept from holding a NUL, and no empty default."""
+def _exact(schema: Any) -> Any:
+    """Return the schema with what every body is checked for: no text holds a NUL.
+
+    Patterns come out as every dialect reads them: white space and the line break are what they are in Python.
+    """
     if isinstance(schema, list):
-        return [_without_nul(each) for each in schema]
+        return [_exact(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {name: _without_nul(each) for name, each in schema.items() if (name, each) != ("default", None)}
-    if made.get("type") == "string" and not {"pattern", "enum", "format"} & made.keys():
+    # A default of null only says that the field may be left out, which `required` says as well.
+    made = {name: _exact(each) for name, each in schema.items() if (name, each) != ("default", None)}
+    if isinstance(made.get("pattern"), str):
+        made["pattern"] = made["pattern"].replace(r"\S", r"[^\s\x1c-\x1f\x85]").replace(".*", r"[^\n]*")
+    elif made.get("type") == "string" and not {"enum", "format"} & made.keys():
         made["pattern"] = NO_NUL
     if made == {"type": "array"}:
         made["items"] = ANY_VALUE
     if made == {"type": "object"}:
-        made |= {"propertyNames": {"pattern": NO_NUL}, "additionalProperties": ANY_VALUE}
+        made["additionalProperties"] = ANY_VALUE
+    if isinstance(made.get("additionalProperties"), dict):
+        made.setdefault("propertyNames", {"pattern": NO_NUL})
     return made
 
 
@@ -229,7 +237,7 @@ def _query_schema(schema: Any) -> Any:
     if isinstance(made.get("type"), list):
         made["type"] = "string"
         made["enum"] = [value for value in made["enum"] if value is not None]
-    return _without_nul(made)
+    return _exact(made)
 
 
 def _add_headers(operation: Operation) -> None:
