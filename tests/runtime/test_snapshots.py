@@ -5,20 +5,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
 from abgate.core.errors import Unavailable
 from abgate.runtime.snapshots import Snapshots
 from abgate.storage import feature_flags, tenants
-from abgate.storage.changes import Author
+from abgate.storage.changes import Author, Written
 from abgate.storage.engine import appending, writing
 from abgate.storage.tenants import DEFAULT_TENANT, Tenant
 from tests.conftest import NewDatabase, opened
-from tests.storage.given import AUTHOR, NOW, flag, flag_id, store
+from tests.storage.given import NOW, flag, flag_id, store
 
 
 @contextmanager
@@ -39,10 +40,28 @@ def until(holds: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.005)
 
 
-def rename(engine: Engine, name: str) -> None:
+def rename(engine: Engine, name: str) -> list[Written]:
+    """Rename the flag; return what was written by that."""
+    author = Author(DEFAULT_TENANT, "me", NOW)
     with writing(engine, DEFAULT_TENANT) as connection:
         stored = feature_flags.get(connection, DEFAULT_TENANT, flag_id())
-        feature_flags.save(connection, AUTHOR, stored, replace(stored.value, name=name))
+        feature_flags.save(connection, author, stored, replace(stored.value, name=name))
+    return author.wrote
+
+
+@contextmanager
+def asked(engine: Engine) -> Iterator[list[str]]:
+    """Gives the statements that are run within."""
+    statements: list[str] = []
+
+    def remember(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", remember)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", remember)
 
 
 def knows(snapshots: Snapshots, name: str) -> bool:
@@ -72,6 +91,28 @@ def test_a_write_of_this_process_is_served_after_refresh(engine: Engine) -> None
         assert knows(snapshots, "flag 1")
         snapshots.refresh(DEFAULT_TENANT)
         assert knows(snapshots, "renamed")
+
+
+def test_what_was_written_is_served_after_refresh_without_asking_the_database(engine: Engine) -> None:
+    store(engine, flag())
+    with running(engine, poll_s=60) as snapshots:
+        written = rename(engine, "renamed")
+        with asked(engine) as statements:
+            snapshots.refresh(DEFAULT_TENANT, written)
+        assert statements == []
+        assert knows(snapshots, "renamed")
+        assert snapshots.get(DEFAULT_TENANT).number == 2
+
+
+def test_writes_that_are_told_of_in_another_order_are_all_served(engine: Engine) -> None:
+    store(engine, flag())
+    with running(engine, poll_s=60) as snapshots:
+        first, second, third = (rename(engine, name) for name in ("once", "twice", "thrice"))
+        for written in (second, first, third):
+            snapshots.refresh(DEFAULT_TENANT, written)
+        assert knows(snapshots, "thrice")
+        assert not knows(snapshots, "once")
+        assert snapshots.get(DEFAULT_TENANT).number == 4
 
 
 def test_another_process_s_write_is_served_within_a_second(engine: Engine) -> None:

@@ -1,6 +1,6 @@
 """The Management API as one application."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Litestar
@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from abgate.core.errors import Refusal
 from abgate.management import oauth, openapi
 from abgate.management.auth import Tenants, TokenVerifier
+from abgate.management.caller import OnChange
 from abgate.management.errors import answer_fault, answer_http_exception, answer_refusal
 from abgate.management.rate_limit import RateLimiter
 from abgate.management.requests import add_rate_limit_headers
@@ -30,11 +31,11 @@ def create_management_app(
     vault: Vault,
     tenants: Tenants,
     verifier: TokenVerifier,
-    on_change: Callable[[str], None],
+    on_change: OnChange,
     health: Sequence[HTTPRouteHandler],
     lifespan: Sequence[Any],
 ) -> Litestar:
-    """Return the application; `on_change` is called with the tenant after every commit."""
+    """Return the application; `on_change` is told of every commit."""
     limiter = RateLimiter(settings.rate_limit)
     app = Litestar(
         route_handlers=[

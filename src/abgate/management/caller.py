@@ -1,7 +1,7 @@
 """Who calls a management operation, and what the operation may use."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -10,20 +10,23 @@ from sqlalchemy import Connection, Engine
 
 from abgate.core.ids import ENTROPY_BYTES, Timestamp, make_id
 from abgate.storage import engine as storage
-from abgate.storage.changes import Author
+from abgate.storage.changes import Author, Written
+
+OnChange = Callable[[str, Sequence[Written]], None]
+"""What is told, after a commit, of the tenant and of what was written to it."""
 
 
 class Caller(Struct, frozen=True):
     """One request: its tenant and actor, its moment, the database, and the generation it is answered in.
 
-    `on_change` is called after each commit, before the answer, so that this process serves the write from its very
-    next answer.
+    `on_change` is called after each commit that wrote something, before the answer, so that this process serves the
+    write from its very next answer.
     """
 
     engine: Engine
     author: Author
     generation: Literal[1, 2]
-    on_change: Callable[[str], None]
+    on_change: OnChange
 
     @property
     def tenant(self) -> str:
@@ -46,7 +49,8 @@ class Caller(Struct, frozen=True):
         """Give a connection for one transaction; once it is committed, the runtime is told."""
         with storage.writing(self.engine, self.tenant) as connection:
             yield connection
-        self.on_change(self.tenant)
+        if self.author.wrote:
+            self.on_change(self.tenant, self.author.wrote)
 
     def new_id(self, prefix: str) -> str:
         """Return a fresh id."""

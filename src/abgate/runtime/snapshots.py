@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
@@ -12,6 +12,7 @@ from abgate.core.errors import Unavailable
 from abgate.core.snapshot import EMPTY, Snapshot
 from abgate.runtime.metrics import CHECKED
 from abgate.storage import snapshots
+from abgate.storage.changes import Written
 from abgate.storage.engine import reading
 
 POLL_S = 0.2
@@ -82,12 +83,18 @@ class Snapshots:
             self._poller.join()
             self._poller = None
 
-    def refresh(self, tenant: str) -> None:
+    def refresh(self, tenant: str, written: Sequence[Written] = ()) -> None:
         """Take in what was written to the tenant, so that the very next answer is made from it.
 
-        To be called after the commit. A database that goes away in between is no reason to fail a write that is
+        To be called after the commit, with all that was `written`; when that is not known, the database is asked, as it
+        is when another write came in between. A database that goes away meanwhile is no reason to fail a write that is
         already stored, so nothing is raised then: the poll takes the write in later.
         """
+        with self._lock:
+            known = self._by_tenant.get(tenant)
+            if known is not None and written and written[0].number == known.number + 1:
+                self._replace(tenant, known.with_changes(snapshots.of_written(written)))
+                return
         try:
             self._take_in(tenant)
         except Unavailable as error:
@@ -104,11 +111,14 @@ class Snapshots:
                     known = EMPTY
                     changes = snapshots.load(connection, tenant)
             if changes.number != known.number or tenant not in self._by_tenant:
-                self._by_tenant[tenant] = known.with_changes(changes)
-                for changed, loop in list(self._watchers.items()):
-                    # A loop that has ended has nobody left to tell.
-                    with suppress(RuntimeError):
-                        loop.call_soon_threadsafe(changed.set)
+                self._replace(tenant, known.with_changes(changes))
+
+    def _replace(self, tenant: str, snapshot: Snapshot) -> None:
+        self._by_tenant[tenant] = snapshot
+        for changed, loop in list(self._watchers.items()):
+            # A loop that has ended has nobody left to tell.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(changed.set)
 
     def _keep_up(self) -> None:
         while not self._stopping.wait(self._poll_s):

@@ -40,12 +40,22 @@ class Change(Struct, frozen=True, kw_only=True):
     after: dict[str, Any] | None
 
 
+class Written(Struct, frozen=True):
+    """What a change left behind: the JSON that is stored from then on, None when the thing was deleted."""
+
+    number: int
+    kind: Kind
+    resource_id: str
+    after: str | None
+
+
 class Author(Struct, frozen=True):
-    """Who writes, and when."""
+    """Who writes, and when; and in `wrote`, in order, what they have written."""
 
     tenant: str
     actor: str
     now: Timestamp
+    wrote: list[Written] = []
 
 
 def append(
@@ -60,6 +70,7 @@ def append(
 ) -> int:
     """Record a write and return its number, one more than the tenant's last."""
     number: int = connection.execute(_TAKE_NUMBER, {"tenant": author.tenant}).scalar_one()
+    written = Written(number, kind, id, None if after is None else to_body(after))
     connection.execute(
         _INSERT,
         {
@@ -71,9 +82,10 @@ def append(
             "kind": kind,
             "resource_id": id,
             "before": None if before is None else to_body(before),
-            "after": None if after is None else to_body(after),
+            "after": written.after,
         },
     )
+    author.wrote.append(written)
     return number
 
 

@@ -146,6 +146,7 @@ def _create_postgresql_engine(url: URL, patience_s: float) -> Engine:
         pool_pre_ping=True,
         pool_size=POOL_SIZE,
         pool_timeout=patience_s,
+        pool_use_lifo=True,
     )
 
     @event.listens_for(engine, "connect")
@@ -163,6 +164,7 @@ def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
         max_overflow=0,
         pool_size=POOL_SIZE,
         pool_timeout=patience_s,
+        pool_use_lifo=True,
     )
     busy_timeout = f"PRAGMA busy_timeout = {round(patience_s * 1000)}"
 

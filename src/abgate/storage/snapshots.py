@@ -1,13 +1,13 @@
 """What a snapshot is made of: a tenant's whole configuration, or what changed in it since a number."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, func, select
 
 from abgate.core.snapshot import Changes, Json
 from abgate.storage import changes, tables
-from abgate.storage.changes import Kind
+from abgate.storage.changes import Kind, Written
 from abgate.storage.rows import equals
 
 _TABLES: Mapping[Kind, Table] = {
@@ -57,6 +57,11 @@ def load_since(connection: Connection, tenant: str, number: int) -> Changes:
     rows = connection.execute(_SELECT_SINCE, {"tenant": tenant, "number": number}).all()
     latest = rows[-1].number if rows else changes.latest_number(connection, tenant)
     return _changes(latest, _bodies_after(rows))
+
+
+def of_written(written: Sequence[Written]) -> Changes:
+    """Return what was just written, without asking the database."""
+    return _changes(written[-1].number, _bodies_after(written))
 
 
 def _bodies(connection: Connection, table: Table, tenant: str) -> Iterator[tuple[str, Json]]:
