@@ -115,8 +115,6 @@ def test_it_leaves_the_servers_up_with_lines_that_work_until_ctrl_c(tmp_path: Pa
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_its_servers_end_with_it_however_it_ends(sent: signal.Signals, code: int) -> None:
-    if sent == signal.SIGKILL and sys.platform != "linux":
-        pytest.skip("only Linux ends the children of a process that was killed")
     with demonstrating("--logins", 50_000) as process:
         told = read_until(process, "ramp advanced from 10% to 50%")
         assert all(is_open(port) for port in ports(told))

