@@ -167,6 +167,7 @@ GROWTH: dict[str, Requests] = {
     "list_of_a_status": _list("take=10&status=completed"),
     "list_of_a_flow": _list("take=10&authentication_flow=mfa_enrollment"),
     "list_of_a_feature_flag": _list("take=10&feature_flag_id={flag}"),
+    "list_of_a_feature_flag_and_status": _list("take=10&feature_flag_id={flag}&status=draft"),
     "patch": _patch,
 }
 

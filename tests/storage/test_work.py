@@ -152,6 +152,13 @@ WORK: dict[str, Callable[[Connection], object]] = {
     "list experiments of a flow without any": pages_of_experiments(authentication_flow="signup"),
     "list experiments of a flag": pages_of_experiments(feature_flag_id=flag_id()),
     "list experiments of a flag with few": pages_of_experiments(feature_flag_id=flag_id(2)),
+    "list archived experiments of a flag with few": pages_of_experiments(status="archived", feature_flag_id=flag_id(2)),
+    "list archived experiments of a flow without any": pages_of_experiments(
+        status="archived", authentication_flow="signup"
+    ),
+    "list archived experiments of a flow and of a flag with few": pages_of_experiments(
+        status="archived", authentication_flow="login", feature_flag_id=flag_id(2)
+    ),
     "list experiments with every filter": pages_of_experiments(
         status="draft", authentication_flow="login", feature_flag_id=flag_id()
     ),

@@ -151,6 +151,8 @@ experiments = Table(
     _index_of_live("tenant", "authentication_flow", "created_in"),
     _index_of_live("tenant", "feature_flag_id", "created_in"),
     Index(None, "tenant", "status", "created_in"),
+    Index(None, "tenant", "authentication_flow", "status", "created_in"),
+    Index(None, "tenant", "feature_flag_id", "status", "created_in"),
 )
 
 # At most one active experiment a flow, in the database itself. That `all` tolerates no other is held by a constraint
