@@ -55,7 +55,6 @@ def assign(
     flows: Sequence[Flow],
     subjects: Subjects,
     attributes: Attributes,
-    *,
     forced: Forced | None = None,
     in_flight: InFlight | None = None,
 ) -> Assignment:
@@ -64,12 +63,12 @@ def assign(
     """
     if forced is not None or in_flight is not None:
         return _asked_or_kept(snapshot, flows, subjects, attributes, forced=forced, in_flight=in_flight)
-    active = snapshot.active
+    # The parameters are not keyword-only, since CPython takes longer to call a function that has such.
+    deciders = snapshot.deciders
     for flow in flows:
-        if flow in active:
-            return active[flow].decide(subjects, attributes)
-    experiment = active.get(ALL_FLOWS)
-    return NO_EXPERIMENT if experiment is None else experiment.decide(subjects, attributes)
+        if flow in deciders:
+            return deciders[flow](subjects, attributes)
+    return deciders[ALL_FLOWS](subjects, attributes) if ALL_FLOWS in deciders else NO_EXPERIMENT
 
 
 def _asked_or_kept(

@@ -49,7 +49,7 @@ class CompiledAllocation(Struct, frozen=True):
 class CompiledExperiment(Struct, frozen=True, kw_only=True, dict=True):
     """An experiment as logins see it. `segments` stand in the order of their priorities.
 
-    Its attributes say what it is; `decide` is made of them when the first login needs it.
+    Its attributes say what it is; `decide` is made of them when it is needed first.
     """
 
     id: ExperimentId

@@ -12,7 +12,16 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from abgate.core.catalog import Catalog
-from abgate.core.compiled import LIVE, CompiledExperiment, Config, Present, compile_experiment, served_config
+from abgate.core.compiled import (
+    LIVE,
+    Assignment,
+    CompiledExperiment,
+    Config,
+    Present,
+    compile_experiment,
+    served_config,
+)
+from abgate.core.decider import Decide
 from abgate.core.experiment import Experiment, ExperimentStatus
 from abgate.core.feature_flag import FeatureFlag, FeatureFlagStatus, Variation
 from abgate.core.ids import ExperimentId, FeatureFlagId, Flow, SegmentId, VariationId
@@ -86,8 +95,10 @@ class Snapshot:
     def __init__(self) -> None:
         """Make the snapshot of a tenant that has nothing yet; every other one comes from `with_changes`."""
         self.number = 0
-        # A plain dictionary, for every login looks up its flow here. There is one active experiment a flow at most.
+        # There is one active experiment a flow at most.
         self.active: Mapping[Flow, CompiledExperiment] = {}
+        # A plain dictionary, for every login looks up its flow here.
+        self.deciders: Mapping[Flow, Decide[Assignment]] = {}
         self._live: Catalog[CompiledExperiment] = Catalog()
         self._experiments: Catalog[Json] = Catalog()
         self._feature_flags: Catalog[Json] = Catalog()
@@ -160,6 +171,10 @@ class Snapshot:
         made = Snapshot()
         made.number = changes.number
         made.active = self._active_after(live)
+        if made.active is self.active:
+            made.deciders = self.deciders
+        else:
+            made.deciders = {flow: each.decide for flow, each in made.active.items()}
         made._live = self._live.with_changes(live)
         made._experiments = self._experiments.with_changes(changes.experiments)
         made._feature_flags = self._feature_flags.with_changes(changes.feature_flags)
