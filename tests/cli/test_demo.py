@@ -252,7 +252,12 @@ def test_events_that_were_lost_or_counted_twice_are_noticed(people: list[Person]
 @pytest.mark.parametrize(
     ("effect", "interval", "p", "words"),
     [
-        (0.03, [0.02, 0.04], 1e-9, ("3.0 more log in", "1 of 1,000,000,000", "it is no chance", "holds the true")),
+        (
+            0.03,
+            [0.02, 0.04],
+            1e-9,
+            ("3.0 more log in", "1 of 1,000,000,000", "chance is a poor explanation", "holds the true"),
+        ),
         (
             0.01,
             [-0.01, 0.02],

@@ -17,6 +17,7 @@ from abgate.settings import PREFIX
 START_PATIENCE_S = 60.0
 STOP_PATIENCE_S = 15.0
 POLL_S = 0.05
+LAST_LINES = 20
 PR_SET_PDEATHSIG = 1
 
 _ABGATE = (sys.executable, "-m", "abgate")
@@ -43,10 +44,14 @@ class Child:
         return self._process.poll() is None
 
     @property
+    def last_lines(self) -> list[str]:
+        """What it said last."""
+        return self.log.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
+
+    @property
     def last_line(self) -> str:
-        """What it said last; when it could not start, that is why."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("abgate: ") if lines else "it said nothing"
+        """Its very last line; when it could not start, that is why."""
+        return self.last_lines[-1].removeprefix("abgate: ") if self.last_lines else "it said nothing"
 
     def wait_until(self, is_so: Callable[[], bool]) -> None:
         """Return as soon as `is_so`. Raises `DemoStopped` when it ends before, or takes too long."""

@@ -1,7 +1,7 @@
 """How the demo speaks: numbered chapters, short lines, a bar where it takes a while."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -44,6 +44,12 @@ class Narrator:
     def detail(self, text: str) -> None:
         """Repeat what a server said, word by word."""
         self.console.print(Padding(Text(f"- {text}", style="dim"), (0, 0, 0, 5), expand=False))
+
+    def quote(self, who: str, lines: Sequence[str]) -> None:
+        """Repeat the last lines of a server's log."""
+        self.console.print(f"\n{who} said last:")
+        for line in lines:
+            self.console.print(Text(f"   {line}", style="dim"), soft_wrap=True)
 
     def show(self, table: Table) -> None:
         """Show a table."""

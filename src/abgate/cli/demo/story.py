@@ -63,8 +63,11 @@ def tell(*, logins: int, port: int, data: Path | None, is_staying: bool) -> bool
         servers = _start(narrator, running, directory, port)
         try:
             experiment, is_right = _Story(narrator, servers, logins).run()
-        except HTTP_FAULTS as fault:
-            raise DemoStopped(_why(fault, servers)) from fault
+        except (DemoStopped, *HTTP_FAULTS) as fault:
+            reason = _why(fault, servers)
+            for child in (servers.provider, servers.abgate):
+                narrator.quote(child.name, child.last_lines)
+            raise DemoStopped(reason) from fault
         if is_staying:
             _stay(narrator, servers, experiment)
     kept = "" if data is None else f"; everything they stored is in {data}"
@@ -178,10 +181,12 @@ def _stay(narrator: Narrator, servers: Servers, running: Running) -> None:
 
 
 def _why(fault: Exception, servers: Servers) -> str:
-    for child in (servers.abgate, servers.provider):
-        if not child.is_running:
-            return f"{child.name} ended in the middle of the demo: {child.last_line}"
-    return f"A request failed: {fault!r}; abgate said: {servers.abgate.last_line}"
+    # A server that was killed is gone only a moment after its connections.
+    time.sleep(0.5)
+    gone = [child.name for child in (servers.abgate, servers.provider) if not child.is_running]
+    if gone:
+        return f"{' and '.join(gone)} ended in the middle of the demo."
+    return str(fault) if isinstance(fault, DemoStopped) else f"A request failed: {fault!r}"
 
 
 def _is_ready(servers: Servers) -> bool:

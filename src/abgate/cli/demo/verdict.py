@@ -96,7 +96,11 @@ def meaning_of(results: Mapping[str, Any], rates: Mapping[str, float]) -> str:
         f"Of 100 people {abs(compared['effect']) * 100:.1f} {more} log in with the {name} than with the control. "
         f"If both were alike, {_one_in(p)} experiments of this size would show a difference as large"
     )
-    verdict = "so it is no chance." if p < results["alpha"] else "so this may be chance: it takes more logins to tell."
+    verdict = (
+        "so chance is a poor explanation."
+        if p < results["alpha"]
+        else "so this may be chance: it takes more logins to tell."
+    )
     caught = "holds" if low <= truth <= high else "misses, as one in twenty does,"
     return f"{found}, {verdict} The interval {caught} the true effect, {_points(truth)}."
 
