@@ -5,7 +5,7 @@ functions, and only their storing is done in bulk.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -24,6 +24,7 @@ from abgate.storage.rows import to_body
 from abgate.storage.tenants import DEFAULT_TENANT
 
 FLOWS = ("authentication", "mfa_enrollment", "mfa_challenge", "password_reset", "passkey_enrollment")
+LEVELS = (5, 25, 100)
 EXPERIMENTS_A_FLAG = 20
 NOW = "2026-01-02T03:04:05.678Z"
 ROWS_AT_ONCE = 5_000
@@ -48,9 +49,14 @@ class Tenant(Struct, frozen=True):
         return [experiment.id for experiment in self.experiments if experiment.status == status]
 
 
-def fill(engine: Engine, size: int, *, seed: int) -> Tenant:
-    """Add `size` experiments on five flows to the default tenant, with what they refer to, and return them."""
-    made = _Seeding(random.Random(seed))
+def fill(
+    engine: Engine, size: int, *, seed: int, flows: Sequence[str] = FLOWS, levels: Sequence[int] = LEVELS
+) -> Tenant:
+    """Add `size` experiments to the default tenant, with what they refer to, and return them.
+
+    The first on each of the `flows` is active, at the first of the `levels`.
+    """
+    made = _Seeding(random.Random(seed), flows, levels)
     made.experiments(size)
     with appending(engine) as connection:
         for table, rows in made.rows.items():
@@ -62,8 +68,10 @@ def fill(engine: Engine, size: int, *, seed: int) -> Tenant:
 
 
 class _Seeding:
-    def __init__(self, random: random.Random) -> None:
+    def __init__(self, random: random.Random, flows: Sequence[str], levels: Sequence[int]) -> None:
         self.random = random
+        self.flows = flows
+        self.levels = levels
         self.number = 0
         self.finished: list[Experiment] = []
         self.rows: dict[Table, list[dict[str, Any]]] = {
@@ -90,7 +98,7 @@ class _Seeding:
                 name=f"experiment {index:06}",
                 description="Whether more people log in with a passkey when they are asked at the right moment.",
                 feature_flag_id=references.feature_flag.id,
-                authentication_flow=FLOWS[index % len(FLOWS)],
+                authentication_flow=self.flows[index % len(self.flows)],
                 allocation_strategy="percentage" if is_split else "segment",
                 allocations=[
                     AllocationInput(variation_id=id, is_control=not place, **share)
@@ -98,14 +106,14 @@ class _Seeding:
                         zip(references.variations, by_share if is_split else by_segment, strict=True)
                     )
                 ],
-                levels=[5, 25, 100],
+                levels=list(self.levels),
             ),
             references,
             id=self._new_id("exp"),
             now=NOW,
         )
         created_in = self._change("experiment", None, experiment)
-        life = _LIVES[index % len(_LIVES)] if index >= len(FLOWS) else _RUNNING
+        life = _LIVES[index % len(_LIVES)] if index >= len(self.flows) else _RUNNING
         for status in life:
             revised = revise(experiment, ExperimentChanges(status=status), references, rivals=(), now=NOW)
             self._change("experiment", experiment, revised)

@@ -11,14 +11,15 @@ from pathlib import Path
 
 BENCH = Path(__file__).parent.parent
 PATIENCE_S = 60
+_pids: dict[int, int] = {}
 SCOPE = " ".join(f"{verb}:experimentation" for verb in ("read", "create", "update", "delete"))
 
 
 @contextmanager
-def abgate(data: Path, **settings: str) -> Iterator[int]:
+def abgate(data: Path, *, core: int | None = None, **settings: str) -> Iterator[int]:
     """Serve the data directory with `abgate serve`, without a rate limit; gives the port."""
     port = free_port()
-    with _running([*_command(), "serve", "--port", str(port)], _environment(data, **settings), port):
+    with _running([*_command(), "serve", "--port", str(port)], _environment(data, **settings), port, core):
         yield port
 
 
@@ -30,11 +31,33 @@ def module(name: str, *arguments: str) -> Iterator[int]:
         yield port
 
 
+@contextmanager
+def other(command: list[str], port: int, *, core: int) -> Iterator[None]:
+    """Run some other server, which listens on the port, on one core."""
+    with _running(command, dict(os.environ), port, core):
+        yield
+
+
+def make_key(data: Path) -> str:
+    """Return a new runtime key of a server."""
+    command = [*_command(), "keys", "create", "--kind", "server"]
+    done = subprocess.run(
+        command, env=_environment(data), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    return done.stdout.splitlines()[-1]
+
+
 def make_token(data: Path, **settings: str) -> str:
     """Return a management token with every scope of the experimentation group."""
     command = [*_command(), "token", "--scope", SCOPE]
     done = subprocess.run(command, env=_environment(data, **settings), check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.splitlines()[-1]
+
+
+def processor_seconds(port: int) -> float:
+    """Return the processor time that the server on this port has used so far, itself without what it started."""
+    fields = Path(f"/proc/{_pids[port]}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
@@ -45,10 +68,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def _running(command: list[str], environment: dict[str, str], port: int) -> Iterator[None]:
+def _running(command: list[str], environment: dict[str, str], port: int, core: int | None = None) -> Iterator[None]:
     process = subprocess.Popen(command, env=environment, cwd=BENCH, stdout=subprocess.DEVNULL)
     try:
+        if core is not None:
+            # What it starts later, threads and processes, inherits the core.
+            os.sched_setaffinity(process.pid, {core})
         _wait_for(process, port)
+        _pids[port] = process.pid
         yield
     finally:
         process.terminate()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
@@ -9,7 +10,7 @@ from typing import cast
 from litestar import Litestar
 
 from abgate import bootstrap, health
-from abgate.asgi import Authenticate, Handler
+from abgate.asgi import Authenticate, Handler, Recognize
 from abgate.core.principal import Principal
 from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
 from abgate.logs import configure_logs
@@ -23,6 +24,9 @@ from abgate.settings import Settings, read_settings
 
 # As many as the database pool has connections: a request that waits for one waits in the pool's queue, not here.
 THREADS = 16
+# A login's answer waits at most so long for a thread in the background, such as the one that writes exposures. With
+# Python's own 5 ms, one answer in a hundred took longer than that.
+SWITCH_INTERVAL_S = 0.0005
 
 
 def create_app(settings: Settings | None = None) -> RuntimeApp:
@@ -34,12 +38,14 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     tenants = Tenants(engine)
     verifier = TokenVerifier(engine, settings)
     keys = RuntimeKeys(engine)
-    authenticate = _authentication(tenants, verifier, keys)
+    recognize = _recognition(tenants, verifier, keys)
+    authenticate = _authentication(tenants, verifier, recognize)
     snapshots = Snapshots(engine)
     exposures = Exposures(engine)
 
     @contextlib.asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
         async with snapshots.running(), keys.running(), exposures.running():
             yield
@@ -62,6 +68,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
         snapshots=snapshots,
         exposures=exposures,
         authenticate=authenticate,
+        recognize=recognize,
         tenant_of=lambda host: tenants.resolve(host).id,
         keys=keys,
         settings=settings,
@@ -70,14 +77,21 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     )
 
 
-def _authentication(tenants: Tenants, verifier: TokenVerifier, keys: RuntimeKeys) -> Authenticate:
-    async def authenticate(host: str | None, authorization: str | None) -> Principal:
+def _recognition(tenants: Tenants, verifier: TokenVerifier, keys: RuntimeKeys) -> Recognize:
+    def recognize(host: str | None, authorization: str | None) -> Principal | None:
         tenant = tenants.resolve(host)
         if authorization is not None and keys.is_key(authorization):
             return keys.verify(tenant.id, authorization)
-        principal = verifier.remembered(tenant, authorization)
+        return verifier.remembered(tenant, authorization)
+
+    return recognize
+
+
+def _authentication(tenants: Tenants, verifier: TokenVerifier, recognize: Recognize) -> Authenticate:
+    async def authenticate(host: str | None, authorization: str | None) -> Principal:
+        principal = recognize(host, authorization)
         if principal is None:
-            principal = await asyncio.to_thread(verifier.verify, tenant, authorization)
+            principal = await asyncio.to_thread(verifier.verify, tenants.resolve(host), authorization)
         return principal
 
     return authenticate

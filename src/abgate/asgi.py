@@ -25,8 +25,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
+Answer = tuple[int, bytes, Headers]
+"""Status, body and headers, without `Content-Length`, which whoever sends it adds."""
 Authenticate = Callable[[str | None, str | None], Awaitable[Principal]]
 """Takes a request's Host and Authorization headers and returns who asks; raises `InvalidToken`, `Unavailable`."""
+Recognize = Callable[[str | None, str | None], Principal | None]
+"""The same from memory alone; None when it takes more than that, so that `Authenticate` is to be asked."""
 
 STATUSES: dict[type[Refusal], int] = {
     InvalidInput: 400,
@@ -110,11 +114,21 @@ async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> 
 
 async def send_json(send: Send, status: int, value: object, headers: Headers = ()) -> None:
     """Answer with `value` as JSON."""
-    await send_bytes(send, status, msgspec.json.encode(value), [(b"content-type", b"application/json"), *headers])
+    await send_bytes(send, *json_answer(status, value, headers))
 
 
 async def send_refusal(send: Send, refusal: Refusal | WrongRequest) -> None:
-    """Answer a refusal in the shape of the management API: ``{statusCode, error, message, errorCode}``."""
+    """Answer a refusal in the shape of the management API."""
+    await send_bytes(send, *refusal_answer(refusal))
+
+
+def json_answer(status: int, value: object, headers: Headers = ()) -> Answer:
+    """Return the answer with `value` as JSON."""
+    return status, msgspec.json.encode(value), [(b"content-type", b"application/json"), *headers]
+
+
+def refusal_answer(refusal: Refusal | WrongRequest) -> Answer:
+    """Return a refusal in the shape of the management API: ``{statusCode, error, message, errorCode}``."""
     status = refusal.status if isinstance(refusal, WrongRequest) else STATUSES[type(refusal)]
     answer = {
         "statusCode": status,
@@ -122,7 +136,7 @@ async def send_refusal(send: Send, refusal: Refusal | WrongRequest) -> None:
         "message": refusal.message,
         "errorCode": refusal.code,
     }
-    await send_json(send, status, answer, _refusal_headers(refusal))
+    return json_answer(status, answer, _refusal_headers(refusal))
 
 
 def _refusal_headers(refusal: Refusal | WrongRequest) -> Headers:

@@ -45,6 +45,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         Meta(description="Certificate file (PEM, with its chain); with `tls_key`, `serve` speaks https."),
     ] = ""
     tls_key: Annotated[str, Meta(description="Private key file (PEM) of `tls_cert`.")] = ""
+    fast_http: Annotated[
+        bool,
+        Meta(
+            description="Whether resolve and OFREP are answered before ASGI, which doubles what a process can do. "
+            "`false` serves them over ASGI as everything else, with the same answers."
+        ),
+    ] = True
     domain: Annotated[
         str,
         Meta(
@@ -184,6 +191,8 @@ def _read(name: str, text: str, hint: Any, label: str) -> Any:
 
 def _rule_in_words(hint: Any) -> str:
     of, *metas = get_args(hint)
+    if of is bool:
+        return "must be true or false"
     if get_origin(of) is Literal:
         return "must be one of " + ", ".join(str(choice) for choice in get_args(of) if choice != "")
     return f"must be a whole number from {metas[0].ge} to {metas[0].le}"

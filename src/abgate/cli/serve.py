@@ -24,6 +24,8 @@ GRACEFUL_SHUTDOWN_S = 5
 # send on it.
 KEEP_ALIVE_S = 75
 
+FAST_HTTP = "abgate.runtime.protocol:HotProtocol"
+
 
 def serve(
     *,
@@ -103,7 +105,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         factory=True,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=FAST_HTTP if settings.fast_http else "httptools",
         ws="none",
         lifespan="on",
         access_log=False,

@@ -5,9 +5,8 @@ time are arguments. Whatever is not a token of ours reads as None: a bad token c
 """
 
 from base64 import urlsafe_b64encode
-from hashlib import sha256
 from hmac import compare_digest
-from hmac import new as hmac
+from hmac import digest as hmac
 
 from abgate.core.assignment import Forced, InFlight, Subjects
 from abgate.core.ids import ExperimentId, SegmentId, VariationId
@@ -120,5 +119,5 @@ def _subject_digest(key: bytes, experiment_id: ExperimentId, subject: str) -> st
 
 
 def _mac(key: bytes, text: str) -> str:
-    digest = hmac(key, text.encode("utf-8", "surrogatepass"), sha256).digest()
+    digest = hmac(key, text.encode("utf-8", "surrogatepass"), "sha256")
     return urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -64,25 +64,48 @@ class Circuit:
         self._is_trying = False
 
 
-async def fail_open(circuit: Circuit, entry: str, decide: Callable[[], Awaitable[T]], otherwise: T) -> T:
+def attempt(circuit: Circuit, entry: str, decide: Callable[[], T | None], otherwise: T) -> T | None:
     """Return what `decide` gives; `otherwise` when that meets a fault of ours, or at once while the circuit is open.
 
-    What the caller did wrong is not ours: such a refusal is raised on.
+    What the caller did wrong is not ours: such a refusal is raised on. None says that there is no decision yet, and
+    counts as no attempt: it is to be tried another way.
     """
     if not circuit.admits():
         return otherwise
     try:
-        decided = await decide()
-    except Exception as error:
-        if isinstance(error, Refusal) and not isinstance(error, Unavailable):
-            circuit.abandoned()
+        decided = decide()
+    except BaseException as error:
+        if not _is_fault(circuit, entry, error):
             raise
-        log.warning("experiment_fault", entry=entry, exc_info=error)
-        metrics.FAULTS.labels(entry).inc()
-        circuit.failed()
         return otherwise
-    except BaseException:
+    if decided is None:
         circuit.abandoned()
-        raise
+    else:
+        circuit.succeeded()
+    return decided
+
+
+async def fail_open(circuit: Circuit, entry: str, decide: Callable[[], Awaitable[T]], otherwise: T) -> T:
+    """Return what `decide` gives, as `attempt` does, when it takes waiting."""
+    if not circuit.admits():
+        return otherwise
+    try:
+        decided = await decide()
+    except BaseException as error:
+        if not _is_fault(circuit, entry, error):
+            raise
+        return otherwise
     circuit.succeeded()
     return decided
+
+
+def _is_fault(circuit: Circuit, entry: str, error: BaseException) -> bool:
+    """Return whether the error is a fault of ours, having taken note of it."""
+    is_refusal = isinstance(error, Refusal) and not isinstance(error, Unavailable)
+    if is_refusal or not isinstance(error, Exception):
+        circuit.abandoned()
+        return False
+    log.warning("experiment_fault", entry=entry, exc_info=error)
+    metrics.FAULTS.labels(entry).inc()
+    circuit.failed()
+    return True

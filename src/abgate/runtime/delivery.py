@@ -38,11 +38,10 @@ class Login(Struct, frozen=True, kw_only=True):
 
 
 class Delivered(Struct, frozen=True):
-    """What the login gets, the token by which it keeps it, and the exposure that there is to record."""
+    """What the login gets, and the exposure that there is to record."""
 
     assignment: Assignment
     warnings: tuple[AssignmentWarning, ...]
-    token: str | None
     snapshot: Snapshot
     exposure: Exposure | None
 
@@ -94,23 +93,25 @@ class Delivery:
             log.warning(warning, tenant=tenant, flow=login.flows[0])
         exposure = _exposure(assignment, login, snapshot, attributes, now=now)
         if exposure is None:
-            return Delivered(assignment, warnings, None, snapshot, None)
+            return Delivered(assignment, warnings, snapshot, None)
         if login.record:
             self._exposures.record(tenant, exposure)
-        return Delivered(assignment, warnings, self._token(exposure, now), snapshot, exposure)
+        return Delivered(assignment, warnings, snapshot, exposure)
 
     def record(self, tenant: str, delivered: Delivered) -> None:
         """Queue the exposure of a login that was delivered with ``record=False``."""
         if delivered.exposure is not None:
             self._exposures.record(tenant, delivered.exposure)
 
-    def _token(self, exposure: Exposure, now: float) -> str | None:
-        if exposure.subject is None:
+    def token(self, delivered: Delivered) -> str | None:
+        """Return the token by which the login keeps what it got, for an hour; None when there is nothing to keep."""
+        exposure = delivered.exposure
+        if exposure is None or exposure.subject is None:
             return None
         experiment = exposure.experiment
         segment_id = None if experiment.segment_id is UNSET else experiment.segment_id
         in_flight = InFlight(experiment.experiment_id, experiment.variation_id, segment_id, exposure.is_forced)
-        return make_assignment_token(self._token_key, in_flight, exposure.subject, now=now)
+        return make_assignment_token(self._token_key, in_flight, exposure.subject, now=exposure.at / 1_000_000)
 
 
 def _exposure(

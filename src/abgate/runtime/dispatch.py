@@ -9,6 +9,7 @@
         snapshots=snapshots,                            # Snapshots(engine); snapshots.refresh(tenant) after each commit
         exposures=exposures,
         authenticate=authenticate,                      # async (host, authorization) -> Principal; see below
+        recognize=recognize,                            # the same from memory alone, or None
         tenant_of=lambda host: tenants.resolve(host).id,
         keys=keys,                                      # RuntimeKeys(engine); async with keys.running()
         settings=settings,
@@ -17,26 +18,32 @@
     )
 
     async def authenticate(host, authorization):        # raises InvalidToken, Unavailable; memory when verified lately
-        tenant = tenants.resolve(host)
-        known = verifier.remembered(tenant, authorization)
-        return known or await asyncio.to_thread(verifier.verify, tenant, authorization)
+        return recognize(host, authorization) or await asyncio.to_thread(verifier.verify, tenant, authorization)
+
+The hottest of them, resolve and OFREP, can be answered by a plain function as well: `RuntimeApp.answer`, by which
+`protocol.py` answers before there is any ASGI.
 """
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import structlog
 from sqlalchemy import Engine
 
 from abgate.asgi import (
+    Answer,
     Authenticate,
     ClientGone,
     Handler,
     Receive,
+    Recognize,
     Scope,
     Send,
     WrongRequest,
     header,
+    json_answer,
+    refusal_answer,
     send_json,
     send_refusal,
 )
@@ -48,6 +55,11 @@ from abgate.runtime.exposures import Exposures
 from abgate.runtime.keys import RuntimeKeys
 from abgate.runtime.snapshots import Snapshots
 from abgate.settings import Settings
+
+ANSWER = "abgate_answer"
+"""The name in the lifespan's state under which `RuntimeApp.answer` is found."""
+
+AtOnce = Callable[[Scope, bytes], Answer | None]
 
 log = structlog.get_logger()
 
@@ -68,6 +80,7 @@ class RuntimeApp:
         settings: Settings,
         token_key: bytes,
         routes: Mapping[str, Handler] | None = None,
+        recognize: Recognize = lambda _host, _authorization: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Put the hot paths, and those of `routes` (path → plain ASGI handler), in front of `app`.
@@ -80,20 +93,22 @@ class RuntimeApp:
         self.circuit = Circuit()
         self._app = app
         streams = stream.StreamEndpoint(snapshots, authenticate, token_key=token_key, clock=clock)
-        self._ofrep = _timed(
-            "ofrep",
-            ofrep.OfrepEndpoint(
-                delivery,
-                authenticate,
-                tenant_of=tenant_of,
-                keys=keys,
-                circuit=self.circuit,
-                token_key=token_key,
-                clock=clock,
-            ),
+        resolving = resolve.ResolveEndpoint(delivery, authenticate, self.circuit, recognize=recognize)
+        evaluating = ofrep.OfrepEndpoint(
+            delivery,
+            authenticate,
+            tenant_of=tenant_of,
+            keys=keys,
+            circuit=self.circuit,
+            token_key=token_key,
+            recognize=recognize,
+            clock=clock,
         )
+        self._ofrep = _timed("ofrep", evaluating)
+        self._resolve_at_once = _timed_function("resolve", resolving.answer)
+        self._evaluate_at_once = _timed_function("ofrep", evaluating.answer)
         self._routes: dict[str, Handler] = {
-            resolve.PATH: _timed("resolve", resolve.ResolveEndpoint(delivery, authenticate, self.circuit)),
+            resolve.PATH: _timed("resolve", resolving),
             gateway.PATH: _timed("authorize", gateway.GatewayEndpoint(delivery, tenant_of, settings, self.circuit)),
             ofrep.PATH: self._ofrep,
             metrics.PATH: metrics.answer_metrics,
@@ -109,6 +124,9 @@ class RuntimeApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
+        if scope["type"] == "lifespan":
+            # The server copies what stands here into every connection's protocol.
+            scope.get("state", {})[ANSWER] = self.answer
         handler = self._handler(scope["path"]) if scope["type"] == "http" else None
         if handler is None:
             await self._app(scope, receive, send)
@@ -124,6 +142,20 @@ class RuntimeApp:
             log.exception("runtime_fault", path=scope["path"])
             await send_json(send, 500, _INTERNAL_ERROR)
 
+    def answer(self, scope: Scope, body: bytes) -> Answer | None:
+        """Return the answer to a POST to resolve or OFREP, just as it is given over ASGI, from memory alone.
+
+        None when that takes waiting, and so has to be asked over ASGI.
+        """
+        at_once = self._resolve_at_once if scope["path"] == resolve.PATH else self._evaluate_at_once
+        try:
+            return at_once(scope, body)
+        except (Refusal, WrongRequest) as refusal:
+            return refusal_answer(refusal)
+        except Exception:
+            log.exception("runtime_fault", path=scope["path"])
+            return json_answer(500, _INTERNAL_ERROR)
+
     def _handler(self, path: str) -> Handler | None:
         handler = self._routes.get(path)
         # The rest of an OFREP path is a flag's key, which may hold anything.
@@ -136,16 +168,41 @@ def _timed(entry: str, handler: Handler) -> Handler:
 
     async def timed(scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        trace = header(scope, b"traceparent")
-        if trace is not None:
-            # W3C Trace Context, section 3.2: version-traceid-parentid-flags.
-            structlog.contextvars.bind_contextvars(trace_id=trace[3:35])
         try:
-            await handler(scope, receive, send)
+            with _traced(scope):
+                await handler(scope, receive, send)
         finally:
             observe(time.perf_counter() - started)
 
     return timed
+
+
+def _timed_function(entry: str, answer: AtOnce) -> AtOnce:
+    """Do the same for a function; an answer that is not to be had at once is timed where it is given."""
+    observe = metrics.REQUESTS.labels(entry).observe
+
+    def timed(scope: Scope, body: bytes) -> Answer | None:
+        started = time.perf_counter()
+        answered: Answer | None = _INTERRUPTED
+        try:
+            with _traced(scope):
+                answered = answer(scope, body)
+            return answered
+        finally:
+            if answered is not None:
+                observe(time.perf_counter() - started)
+
+    return timed
+
+
+def _traced(scope: Scope) -> AbstractContextManager[None]:
+    trace = header(scope, b"traceparent")
+    # W3C Trace Context, section 3.2: version-traceid-parentid-flags.
+    return _UNTRACED if trace is None else structlog.contextvars.bound_contextvars(trace_id=trace[3:35])
+
+
+_UNTRACED = nullcontext()
+_INTERRUPTED: Answer = (500, b"", ())
 
 
 _INTERNAL_ERROR = {

@@ -40,6 +40,8 @@ BODY_LIMIT = 64 * 1024
 COOKIE_DAYS = 400
 DEVICE_BYTES = 16
 FORCING = ("experiment_id", "variation_id", "segment_id", "preview")
+Given = tuple[Delivered, str | None]
+"""What a login gets, and the token by which it keeps it."""
 TOKEN = "ext-experiment_token"  # noqa: S105  # a parameter's name
 
 _REMOVED = frozenset({TOKEN, *FORCING, *(f"ext-{name}" for name in FORCING)})
@@ -99,18 +101,19 @@ class GatewayEndpoint:
         known = _device(scope, cookie)
         device = known or self._entropy(DEVICE_BYTES)
 
-        async def decide() -> Delivered:
+        async def decide() -> Given:
             tenant = self._tenant_of(header(scope, b"host"))
-            return self._delivery.deliver(tenant, _login(scope, parameters, device))
+            delivered = self._delivery.deliver(tenant, _login(scope, parameters, device))
+            return delivered, self._delivery.token(delivered)
 
-        delivered = await fail_open(self._circuit, "authorize", decide, None)
-        headers = [(b"location", self._location(parameters, delivered)), (b"cache-control", b"no-store")]
+        given = await fail_open(self._circuit, "authorize", decide, None)
+        headers = [(b"location", self._location(parameters, given)), (b"cache-control", b"no-store")]
         if known is None:
             headers.append((b"set-cookie", _set_cookie(cookie, device)))
         await send_bytes(send, 302, b"", headers)
 
-    def _location(self, parameters: Parameters, delivered: Delivered | None) -> bytes:
-        added = b"".join(b"&%b=%b" % (name, value.encode()) for name, value in _added(delivered))
+    def _location(self, parameters: Parameters, given: Given | None) -> bytes:
+        added = b"".join(b"&%b=%b" % (name, value.encode()) for name, value in _added(given))
         query = (parameters.kept + added) if parameters.kept else added[1:]
         if not query:
             return self._upstream
@@ -173,14 +176,15 @@ def _login(scope: Scope, parameters: Parameters, device: str) -> Login:
     )
 
 
-def _added(delivered: Delivered | None) -> Iterator[tuple[bytes, str]]:
+def _added(given: Given | None) -> Iterator[tuple[bytes, str]]:
+    delivered, token = given or (None, None)
     context = None if delivered is None else delivered.assignment.context
-    if delivered is None or context is None:
+    if context is None:
         return
     yield b"ext-experiment_id", context.experiment_id
     yield b"ext-variation_id", context.variation_id
-    if delivered.token is not None:
-        yield TOKEN.encode(), delivered.token
+    if token is not None:
+        yield TOKEN.encode(), token
 
 
 def _device(scope: Scope, cookie: str) -> str | None:

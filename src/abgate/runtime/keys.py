@@ -33,6 +33,8 @@ class RuntimeKeys:
         self._engine = engine
         self._fresh_s = fresh_s
         self._by_hash: dict[bytes, RuntimeKey] = {}
+        # Who bears what was verified since the keys were last read.
+        self._verified: dict[tuple[str, str], Principal] = {}
         self._stopping = threading.Event()
 
     @staticmethod
@@ -42,11 +44,18 @@ class RuntimeKeys:
 
     def verify(self, tenant: str, authorization: str) -> Principal:
         """Return the bearer of the key; memory only. Raises `InvalidToken` when the tenant has no such key."""
+        # Taken before the look-up: a key that is deleted meanwhile must not enter what comes after it.
+        verified = self._verified
+        known = verified.get((tenant, authorization))
+        if known is not None:
+            return known
         # Found by its hash, whose bytes nobody can choose, so that how long the look-up takes tells nothing.
         key = self._by_hash.get(runtime_keys.hash_of(authorization[7:].strip()))
         if key is None or key.tenant != tenant:
             raise InvalidToken("This runtime key is not known here. `abgate keys create` makes one.")
-        return Principal(key.tenant, f"key:{key.id}", SCOPES[key.kind], frozenset(key.origins))
+        principal = Principal(key.tenant, f"key:{key.id}", SCOPES[key.kind], frozenset(key.origins))
+        verified[tenant, authorization] = principal
+        return principal
 
     def admits_origin(self, tenant: str, origin: str) -> bool:
         """Return whether some key of the tenant may be used by pages of this web origin."""
@@ -70,6 +79,7 @@ class RuntimeKeys:
         try:
             with reading(self._engine) as connection:
                 self._by_hash = runtime_keys.all_keys(connection)
+            self._verified = {}
         except Unavailable as error:
             log.warning("runtime_keys_not_refreshed", reason=error.message)
         except Exception:

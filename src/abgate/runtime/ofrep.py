@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
@@ -16,16 +17,18 @@ import msgspec
 from msgspec import Struct
 
 from abgate.asgi import (
+    Answer,
     Authenticate,
     Receive,
+    Recognize,
     Scope,
     Send,
     WrongRequest,
     check_method,
     header,
+    json_answer,
     read_body,
     send_bytes,
-    send_json,
 )
 from abgate.core.assignment import Assignment, Subjects
 from abgate.core.errors import InsufficientScope, InvalidInput
@@ -36,7 +39,7 @@ from abgate.core.segment import Conditions
 from abgate.core.snapshot import ServedFlag, Snapshot
 from abgate.core.tokens import make_stream_token
 from abgate.runtime import stream
-from abgate.runtime.circuit import Circuit, fail_open
+from abgate.runtime.circuit import Circuit, attempt
 from abgate.runtime.delivery import Delivered, Delivery, Login
 from abgate.runtime.keys import EVALUATE_BY_OFREP, RuntimeKeys
 
@@ -44,14 +47,15 @@ PATH = "/ofrep/v1/evaluate/flags"
 BODY_LIMIT = 64 * 1024
 SCOPES = frozenset({"evaluate:experimentation", EVALUATE_BY_OFREP})
 ATTRIBUTES = Conditions.__struct_fields__
+_TEXTS = frozenset({"targetingKey", "user", "organization", "flow", "ip", "transaction_id", *ATTRIBUTES})
 CATCH_UP_S = 1.0
 """How long a client that was told of a change by another process waits for this one to have taken it in."""
 STREAM_STEP_S = 3600
 
+Found = tuple[ServedFlag, str | None]
 ErrorCode = Literal["PARSE_ERROR", "TARGETING_KEY_MISSING", "INVALID_CONTEXT", "GENERAL", "FLAG_NOT_FOUND"]
 
-Answer = tuple[int, bytes, list[tuple[bytes, bytes]]]
-
+_encode = msgspec.json.Encoder().encode
 _JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 _ALLOWED = (
     (b"access-control-allow-methods", b"POST"),
@@ -86,16 +90,23 @@ class OfrepEndpoint:
         keys: RuntimeKeys,
         circuit: Circuit,
         token_key: bytes,
+        recognize: Recognize,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Answer by `delivery` to whom `authenticate` knows, and to pages of the origins that client keys list."""
+        """Answer by `delivery` to whom `authenticate` knows, and to pages of the origins that client keys list.
+
+        To whom `recognize` knows it can be done at once.
+        """
         self._delivery = delivery
         self._authenticate = authenticate
+        self._recognize = recognize
         self._tenant_of = tenant_of
         self._keys = keys
         self._circuit = circuit
         self._token_key = token_key
         self._clock = clock
+        # Of each tenant's latest snapshot, the keys that were asked for and are there: a flag is decoded once.
+        self._found: dict[str, tuple[Snapshot, dict[str, Found]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -107,22 +118,36 @@ class OfrepEndpoint:
         principal = await self._authenticate(header(scope, b"host"), _credential(scope))
         cors = _cors(principal, origin)
         body = await read_body(scope, receive, limit=BODY_LIMIT)
+        await self._catch_up(principal.tenant, _told_number(scope))
+        await send_bytes(send, *self._answer(scope, principal, body, cors))
+
+    def answer(self, scope: Scope, body: bytes) -> Answer | None:
+        """Return the answer, from memory alone; None when that takes waiting: for the caller to be verified, or for
+        the change that the caller was told of.
+        """
+        check_method(scope, "POST")
+        principal = self._recognize(header(scope, b"host"), _credential(scope))
+        if principal is None or self._is_behind(principal.tenant, _told_number(scope)):
+            return None
+        return self._answer(scope, principal, body, _cors(principal, header(scope, b"origin")))
+
+    def _answer(self, scope: Scope, principal: Principal, body: bytes, cors: list[tuple[bytes, bytes]]) -> Answer:
         key = scope["path"][len(PATH) + 1 :]
-
-        async def decide() -> Answer:
-            context = _context(body)
-            if key:
-                return 200, msgspec.json.encode(self._evaluate_one(principal.tenant, key, context)), []
-            await self._catch_up(principal.tenant, _told_number(scope))
-            return self._evaluate_all(principal.tenant, context, body, header(scope, b"if-none-match"))
-
+        known = None if key else header(scope, b"if-none-match")
+        decide = partial(self._decide, principal.tenant, key, body, known)
         try:
-            status, answer, more = await fail_open(self._circuit, "ofrep", decide, _on_fault(key))
+            # `decide` always comes to something, so that None stands for nothing here.
+            status, answer, more = attempt(self._circuit, "ofrep", decide, _on_fault(key)) or _on_fault(key)
         except _Refused as refused:
             failure = msgspec.structs.replace(refused.failure, key=key or None)
-            await send_json(send, 404 if failure.errorCode == "FLAG_NOT_FOUND" else 400, failure, cors)
-            return
-        await send_bytes(send, status, answer, [*_JSON, *cors, *more])
+            return json_answer(404 if failure.errorCode == "FLAG_NOT_FOUND" else 400, failure, cors)
+        return status, answer, [*_JSON, *cors, *more]
+
+    def _decide(self, tenant: str, key: str, body: bytes, known: str | None) -> Answer:
+        context = _context(body)
+        if key:
+            return 200, _encode(self._evaluate_one(tenant, key, context)), ()
+        return self._evaluate_all(tenant, context, body, known)
 
     async def _answer_preflight(self, scope: Scope, origin: str, send: Send) -> None:
         # Browsers ask without a key, so this says only whether some key of the tenant admits the origin.
@@ -133,18 +158,40 @@ class OfrepEndpoint:
 
     def _evaluate_one(self, tenant: str, key: str, context: Mapping[str, Any]) -> Evaluation:
         snapshot = self._delivery.snapshot(tenant)
-        flag, parameter = _find(snapshot, key)
+        flag, parameter = self._find(tenant, snapshot, key)
         _check(context)
         delivered = self._deliver(tenant, snapshot, flag, context)
         if delivered is not None:
             self._delivery.record(tenant, delivered)
         return evaluation(key, parameter, flag, _assignment(delivered))
 
+    def _find(self, tenant: str, snapshot: Snapshot, key: str) -> Found:
+        of, found_by_key = self._found.get(tenant, (None, {}))
+        if of is not snapshot:
+            found_by_key = {}
+            self._found[tenant] = (snapshot, found_by_key)
+        found = found_by_key.get(key)
+        if found is None:
+            found = find_flag(snapshot, key)
+            if found is None:
+                raise _Refused("FLAG_NOT_FOUND", "There is no feature flag, or no parameter of one, with this key.")
+            found_by_key[key] = found
+        return found
+
     async def _catch_up(self, tenant: str, number: int) -> None:
         # Without it the answer could be a 304 from before the very change that the client was told of.
         deadline = time.monotonic() + CATCH_UP_S
-        while self._delivery.snapshot(tenant).number < number and time.monotonic() < deadline:
+        while self._is_behind(tenant, number) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
+
+    def _is_behind(self, tenant: str, number: int) -> bool:
+        # Whoever was told of nothing is never waited for; a fault of the snapshot is for the answer to meet.
+        if number == 0:
+            return False
+        try:
+            return self._delivery.snapshot(tenant).number < number
+        except Exception:
+            return False
 
     def _evaluate_all(self, tenant: str, context: Mapping[str, Any], body: bytes, known: str | None) -> Answer:
         _check(context)
@@ -223,6 +270,8 @@ def _cors(principal: Principal, origin: str | None) -> list[tuple[bytes, bytes]]
 
 def _told_number(scope: Scope) -> int:
     """Return the number that the client's stream told it of (query parameter `flagConfigEtag`), else 0."""
+    if not scope["query_string"]:
+        return 0
     text = parse_qs(scope["query_string"].decode("latin-1")).get("flagConfigEtag", [""])[0]
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
@@ -247,21 +296,15 @@ def _context(body: bytes) -> dict[str, Any]:
 
 
 def _check(context: Mapping[str, Any]) -> None:
-    for name in ("targetingKey", "user", "organization", "flow", "ip", "transaction_id", *ATTRIBUTES):
-        value = context.get(name)
-        if value is not None and not isinstance(value, str):
+    for name, value in context.items():
+        if value is None or name not in _TEXTS:
+            continue
+        if not isinstance(value, str):
             raise _Refused("INVALID_CONTEXT", f"{name}: must be a string.")
-        if value is not None and "\0" in value:
+        if "\0" in value:
             # PostgreSQL stores no such text.
             raise _Refused("INVALID_CONTEXT", f"{name}: must not contain the character U+0000.")
-        if value is not None and len(value) > MAX_SUBJECT_LENGTH and name not in ATTRIBUTES:
+        if len(value) > MAX_SUBJECT_LENGTH and name not in ATTRIBUTES:
             raise _Refused("INVALID_CONTEXT", f"{name}: must be at most {MAX_SUBJECT_LENGTH} characters long.")
     if not context.get("targetingKey"):
         raise _Refused("TARGETING_KEY_MISSING", "context.targetingKey: is required; it is the device.")
-
-
-def _find(snapshot: Snapshot, key: str) -> tuple[ServedFlag, str | None]:
-    found = find_flag(snapshot, key)
-    if found is None:
-        raise _Refused("FLAG_NOT_FOUND", "There is no feature flag, or no parameter of one, with this key.")
-    return found

@@ -1,14 +1,17 @@
 """``POST /runtime/v1/resolve``: identity servers ask which variation a login gets (``runtime.md``, "Delivery")."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from abgate.asgi import (
+    Answer,
     Authenticate,
     Receive,
+    Recognize,
     Scope,
     Send,
     WrongRequest,
@@ -23,7 +26,8 @@ from abgate.core.compiled import ExperimentContext
 from abgate.core.errors import InvalidInput
 from abgate.core.events import MAX_SUBJECT_LENGTH
 from abgate.core.ids import Flow, SegmentId
-from abgate.runtime.circuit import Circuit, fail_open
+from abgate.core.principal import Principal
+from abgate.runtime.circuit import Circuit, attempt, fail_open
 from abgate.runtime.delivery import Delivery, Login
 
 PATH = "/runtime/v1/resolve"
@@ -104,41 +108,64 @@ _WHILE_OPEN = _encode(msgspec.structs.replace(_WITHOUT, warnings=("experiment_ci
 
 
 class ResolveEndpoint:
-    """The endpoint as a plain ASGI handler."""
+    """The endpoint, as a plain ASGI handler and as one function; what it decides is the same."""
 
-    def __init__(self, delivery: Delivery, authenticate: Authenticate, circuit: Circuit) -> None:
-        """Answer by `delivery` to whom `authenticate` knows."""
+    def __init__(
+        self, delivery: Delivery, authenticate: Authenticate, circuit: Circuit, *, recognize: Recognize
+    ) -> None:
+        """Answer by `delivery` to whom `authenticate` knows; at once to whom `recognize` does."""
         self._delivery = delivery
         self._authenticate = authenticate
+        self._recognize = recognize
         self._circuit = circuit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        check_method(scope, "POST")
-        if media_type(scope) != "application/json":
-            raise WrongRequest(415, "unsupported_media_type", "Send the body as application/json.")
+        _check(scope)
         body = await read_body(scope, receive, limit=BODY_LIMIT)
-        otherwise = _WHILE_OPEN if self._circuit.is_open else _ON_FAULT
-        answer = await fail_open(self._circuit, "resolve", lambda: self._answer(scope, body), otherwise)
-        await send_bytes(send, 200, answer, _JSON)
+        answer = self.answer(scope, body)
+        if answer is None:
+            decide = partial(self._decide_once_verified, scope, body)
+            answer = await fail_open(self._circuit, "resolve", decide, self._otherwise())
+        await send_bytes(send, *answer)
 
-    async def _answer(self, scope: Scope, body: bytes) -> bytes:
+    def answer(self, scope: Scope, body: bytes) -> Answer | None:
+        """Return the answer, from memory alone; None when the caller has to be verified first, which takes waiting."""
+        _check(scope)
+        return attempt(self._circuit, "resolve", lambda: self._decide_if_known(scope, body), self._otherwise())
+
+    def _otherwise(self) -> Answer:
+        return 200, _WHILE_OPEN if self._circuit.is_open else _ON_FAULT, _JSON
+
+    def _decide_if_known(self, scope: Scope, body: bytes) -> Answer | None:
+        principal = self._recognize(header(scope, b"host"), header(scope, b"authorization"))
+        return None if principal is None else self._decide(principal, body)
+
+    async def _decide_once_verified(self, scope: Scope, body: bytes) -> Answer:
         async with asyncio.timeout(DEADLINE_S):
             principal = await self._authenticate(header(scope, b"host"), header(scope, b"authorization"))
+        return self._decide(principal, body)
+
+    def _decide(self, principal: Principal, body: bytes) -> Answer:
         principal.require(SCOPE)
         delivered = self._delivery.deliver(principal.tenant, read_login(read_request(body, ResolveRequest)))
         assignment, allocation = delivered.assignment, delivered.assignment.allocation
-        return _encode(
-            ResolveAnswer(
-                experiment=assignment.context,
-                reason=assignment.reason,
-                variation_name=None if allocation is None else allocation.variation_name,
-                segment_id=None if allocation is None else allocation.segment_id,
-                assignment_token=delivered.token,
-                served=delivered.snapshot.served,
-                warnings=delivered.warnings,
-            )
+        answer = ResolveAnswer(
+            experiment=assignment.context,
+            reason=assignment.reason,
+            variation_name=None if allocation is None else allocation.variation_name,
+            segment_id=None if allocation is None else allocation.segment_id,
+            assignment_token=self._delivery.token(delivered),
+            served=delivered.snapshot.served,
+            warnings=delivered.warnings,
         )
+        return 200, _encode(answer), _JSON
+
+
+def _check(scope: Scope) -> None:
+    check_method(scope, "POST")
+    if media_type(scope) != "application/json":
+        raise WrongRequest(415, "unsupported_media_type", "Send the body as application/json.")
 
 
 def read_request(body: bytes, type_: type[T]) -> T:
@@ -155,7 +182,8 @@ def read_request(body: bytes, type_: type[T]) -> T:
 def read_login(asked: ResolveRequest) -> Login:
     """Return the login that is asked about."""
     subjects, forced = asked.subjects or SubjectsInput(), asked.forced or ForcedInput()
-    attributes = {} if asked.request is None else _given(asked.request)
+    # Only what is given: null and absent are alike.
+    attributes: dict[str, str] = {} if asked.request is None else msgspec.to_builtins(asked.request)
     return Login(
         flows=(asked.flow,),
         subjects=Subjects(subjects.device, subjects.user, subjects.organization),
@@ -167,11 +195,6 @@ def read_login(asked: ResolveRequest) -> Login:
         assignment_token=asked.assignment_token,
         record=asked.record is not False,
     )
-
-
-def _given(request: RequestInput) -> dict[str, str]:
-    given = ((name, getattr(request, name)) for name in request.__struct_fields__)
-    return {name: value for name, value in given if value is not None}
 
 
 def _forced(given: ForcedInput) -> Forced | None:
