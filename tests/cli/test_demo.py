@@ -114,8 +114,9 @@ def test_it_leaves_the_servers_up_with_lines_that_work_until_ctrl_c(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_its_servers_end_with_it_however_it_ends(sent: signal.Signals, code: int) -> None:
-    with demonstrating("--logins", 50_000) as process:
+def test_its_servers_end_with_it_however_it_ends(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    # A directory that pytest removes: who is killed removes nothing.
+    with demonstrating("--logins", 50_000, "--data", tmp_path / "demo") as process:
         told = read_until(process, "ramp advanced from 10% to 50%")
         assert all(is_open(port) for port in ports(told))
         assert len(ports(told)) == 2
