@@ -48,7 +48,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     fast_http: Annotated[
         bool,
         Meta(
-            description="Whether resolve and OFREP are answered before ASGI, which doubles what a process can do. "
+            description="Whether resolve and OFREP are answered before ASGI, by a shorter way. "
             "`false` serves them over ASGI as everything else, with the same answers."
         ),
     ] = True
