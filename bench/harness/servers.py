@@ -24,10 +24,10 @@ def abgate(data: Path, *, core: int | None = None, **settings: str) -> Iterator[
 
 
 @contextmanager
-def module(name: str, *arguments: str) -> Iterator[int]:
+def module(name: str, *arguments: str, core: int | None = None) -> Iterator[int]:
     """Run a module of this folder's that serves, and whose first argument is the port; gives the port."""
     port = free_port()
-    with _running([sys.executable, "-m", name, str(port), *arguments], dict(os.environ), port):
+    with _running([sys.executable, "-m", name, str(port), *arguments], dict(os.environ), port, core):
         yield port
 
 
