@@ -2,6 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # One file stays on one worker, so that a module's server and PostgreSQL start once. Two workers: the tests start
@@ -39,8 +40,9 @@ serve: install ## Serve abgate from the folder data/ (ARGS="..." goes to `abgate
 	$(BIN)/abgate serve --data data $(ARGS)
 
 .PHONY: bench
-bench: install ## Run the benchmarks, one after the other
-	@set -e; for file in $(sort $(wildcard bench/*.py)); do echo "== $$file"; $(BIN)/python "$$file"; done
+bench: $(BENCH)/.installed ## Run the benchmarks, one after the other
+	scripts/bench-tools
+	@set -e; for file in $(sort $(wildcard bench/*.py)); do echo "== $$file"; $(BENCH)/bin/python "$$file"; done
 
 .PHONY: node-packages
 node-packages: $(NODE_PACKAGES) ## Install the Node clients that the contract tests drive abgate with
@@ -50,12 +52,12 @@ browser: ## Install the browser that the tests drive, unless it is there
 	scripts/browser
 
 .PHONY: constraints
-constraints: install ## Rewrite constraints.txt from what .venv holds
-	$(BIN)/python scripts/write_constraints.py
+constraints: install $(BENCH)/.installed ## Rewrite constraints.txt from what the environments hold
+	$(BIN)/python scripts/write_constraints.py $(BENCH)/bin/python
 
 .PHONY: clean
 clean: ## Remove everything that was made here except data/
-	rm -rf $(VENV) dist .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/contract/*/node_modules
+	rm -rf $(VENV) $(BENCH) dist .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/contract/*/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The build back end goes in first and isolation is off, because constraints do not reach an isolated build.
@@ -63,6 +65,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/create-venv
 	scripts/create-venv $(VENV)
 	$(PIP) install -c constraints.txt hatchling editables
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# Apart from .venv: the benchmarks measure other libraries too, and want the quickest build of CPython.
+$(BENCH)/.installed: pyproject.toml constraints.txt scripts/create-bench-venv scripts/create-venv
+	scripts/create-bench-venv $(BENCH)
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install -c constraints.txt hatchling editables
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install -c constraints.txt --no-build-isolation -e '.[bench]'
 	@touch $@
 
 tests/contract/%/node_modules/.installed: tests/contract/%/package.json scripts/node-packages | $(VENV)/.installed
