@@ -6,15 +6,14 @@ The question: does abgate take at most two thirds of the time of the quickest, w
 import argparse
 import gc
 import os
-import platform
 import statistics
 import subprocess
 import sys
-import sysconfig
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from time import thread_time_ns
+from time import perf_counter_ns
 
+from harness import interpreter
 from harness.contestants import ALL
 from harness.report import Finding, print_report
 from harness.workloads import EXPECTED, NAMES, Contestant, logins
@@ -24,7 +23,8 @@ OTHERS_GOAL = 15.0
 IMPORT_GOAL_MS = 60.0
 IMPORTED = "abgate.core.assignment, abgate.core.evaluation, abgate.core.snapshot"
 CHECKED = 2_000
-WARM_UP = 300
+WARM_UP = 100
+BATCH = 20
 
 Times = dict[tuple[str, str], list[float]]
 """(library, workload) → nanoseconds a call, one figure a round."""
@@ -33,7 +33,7 @@ Times = dict[tuple[str, str], list[float]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--calls", type=int, default=100, help="of each library, in a round")
+    parser.add_argument("--calls", type=int, default=200, help="of each library, in a round")
     parser.add_argument("--imports", type=int, default=15, help="fresh processes that import abgate")
     options = parser.parse_args()
     core = max(os.sched_getaffinity(0))
@@ -47,10 +47,11 @@ def main() -> None:
     before = _collections()
     times = _measured(contestants, options.rounds, options.calls)
     collections = [after - first for first, after in zip(before, _collections(), strict=True)]
-    print(_python())
+    print(interpreter.described())
     print(
         f"core {core}; {options.rounds} rounds in turn of {options.calls:,} calls, every call another subject; "
-        f"processor time of the thread; collector on, collections by generation: {'/'.join(map(str, collections))}"
+        f"{BATCH} at a time; garbage collector on; its collections by generation, while inputs are made too: "
+        f"{'/'.join(map(str, collections))}"
     )
     _print_times(contestants, times)
     print_report([*_findings(contestants, times), Finding("import", _import_ms(options.imports), IMPORT_GOAL_MS, "ms")])
@@ -75,20 +76,23 @@ def _check(contestant: Contestant) -> None:
 def _measured(contestants: Sequence[Contestant], rounds: int, calls: int) -> Times:
     """Let every library make the same calls in turn, so that whatever else the machine does meets all alike."""
     times: Times = {(each.name, workload): [] for each in contestants for workload in NAMES}
-    for number in range(rounds):
+    span = WARM_UP + calls
+    for first in range(0, rounds * span, span):
         for workload in NAMES:
             for contestant in contestants:
-                # The first calls are not counted, in which a library comes back after all the others. The inputs are
-                # few and just made, as those of a request are: so every library finds them in the processor's cache.
-                first = number * (WARM_UP + calls)
-                warming, counted = (
-                    contestant.prepare(logins(*span)) for span in ((first, WARM_UP), (first + WARM_UP, calls))
-                )
-                contestant.run(workload, warming)
-                started = thread_time_ns()
-                contestant.run(workload, counted)
-                times[contestant.name, workload].append((thread_time_ns() - started) / calls)
+                contestant.run(workload, contestant.prepare(logins(first, WARM_UP)))
+                batches = range(first + WARM_UP, first + span, BATCH)
+                figures = [_ns_a_call(contestant, workload, batch) for batch in batches]
+                times[contestant.name, workload].append(statistics.median(figures))
     return times
+
+
+def _ns_a_call(contestant: Contestant, workload: str, first: int) -> float:
+    # A few logins, made just before, as those of a request are: so every library finds them in the processor's cache.
+    inputs = contestant.prepare(logins(first, BATCH))
+    started = perf_counter_ns()
+    contestant.run(workload, inputs)
+    return (perf_counter_ns() - started) / BATCH
 
 
 def _findings(contestants: Sequence[Contestant], times: Times) -> Iterator[Finding]:
@@ -131,17 +135,6 @@ def _import_ms(count: int) -> list[float]:
 
 def _collections() -> list[int]:
     return [generation["collections"] for generation in gc.get_stats()]
-
-
-def _python() -> str:
-    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    if "--enable-optimizations" in arguments:
-        build = "profile-guided (--enable-optimizations)"
-    elif sys.base_prefix == "/usr" and "dpkg" in (platform.freedesktop_os_release().get("ID_LIKE", "dpkg"), "dpkg"):
-        build = "the system's own package (Debian's is profile-guided)"
-    else:
-        build = "NOT profile-guided: up to 1.5 times slower than Debian's"
-    return f"CPython {platform.python_version()}, {platform.python_compiler()}, {sys.executable}: {build}"
 
 
 if __name__ == "__main__":
