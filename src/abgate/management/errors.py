@@ -77,6 +77,8 @@ def _invalid(error: ValidationException) -> InvalidInput:
 
 
 def _answer(status: int, message: str, code: str, headers: dict[str, str]) -> Response[ErrorAnswer]:
+    # A NUL comes with such a name too, where no body holds one: in a query.
+    message = message.replace("\x00", "\ufffd")
     if len(message) > MAX_MESSAGE:
         message = message[:MAX_MESSAGE] + "…"
     return Response(
