@@ -188,6 +188,22 @@ def test_rules_that_no_client_may_send_mean_the_same_too(rule: Rule) -> None:
         assert compiled_match(segments, attributes, "none") == expected
 
 
+LARGE_RULES = [
+    [Rule(match=Conditions(**{name: ["a"] for name in Conditions.__struct_fields__[:10]}))] * 50,
+    [Rule(not_match=Conditions(region=Operation(contains=["b"] * 830)))] * 3,
+]
+
+
+@pytest.mark.parametrize("rules", LARGE_RULES, ids=["many conditions", "many texts"])
+def test_the_largest_experiment_that_may_be_stored_compiles(rules: list[Rule]) -> None:
+    assert 9_000 < len(msgspec.json.encode(rules)) <= 10 * 1024
+    segments = [(rules, place) for place in range(20)]
+    everything = dict.fromkeys(Conditions.__struct_fields__, "a")
+    decide = decider.by_segment(admission(), segments, "none")
+    for attributes in ({}, everything, everything | {"region": "b"}, everything | {"browser": "b"}):
+        assert decide(Subjects(device="d"), attributes) == interpreted_match(segments, attributes, "none")
+
+
 @st.composite
 def experiments(draw: st.DrawFn) -> tuple[Experiment, References]:
     """A draft or an active experiment of any strategy, subject, ramp, weights and segments."""
