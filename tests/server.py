@@ -202,8 +202,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory, new_database: NewData
 
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest, start_server: StartServer) -> Server:
-    """A server with the default options, the same one for the whole module."""
-    return start_server(getattr(request, "param", "sqlite"))
+    """A server for the whole module, without a rate limit: tests on a fast machine would meet the default one."""
+    return start_server(getattr(request, "param", "sqlite"), environment={"ABGATE_RATE_LIMIT": "0"})
 
 
 def _start(

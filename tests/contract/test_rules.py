@@ -898,26 +898,26 @@ def test_without_a_valid_token_nothing_is_told(server: Server, authorization: st
 def test_past_the_rate_limit_a_token_waits_for_the_next_second(start_server: StartServer) -> None:
     limited = start_server(environment={"ABGATE_RATE_LIMIT": "3"})
     with limited.client() as one, limited.client("read:experimentation") as other:
-        answers = [one.get("/segments") for _ in range(12)]
-        admitted = [answer for answer in answers if answer.status_code == 200]
-        refused = [answer for answer in answers if answer.status_code == 429]
-        assert len(admitted) + len(refused) == 12
-        assert len(refused) >= 1
-        for answer in refused:
-            check_refusal(answer, 429, "too_many_requests")
-            assert answer.headers["retry-after"] == "1"
-            assert answer.headers["x-ratelimit-remaining"] == "0"
-        assert [int(answer.headers["x-ratelimit-remaining"]) for answer in admitted[:3]] == [2, 1, 0]
-        assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {"3"}
+        left = 0
+        # A second may end at any time, so it takes some requests until a fourth comes within one.
+        for _ in range(500):
+            answer = one.get("/segments")
+            assert answer.headers["x-ratelimit-limit"] == "3"
+            if answer.status_code != 200:
+                break
+            assert int(answer.headers["x-ratelimit-remaining"]) in {left - 1, 2}
+            left = int(answer.headers["x-ratelimit-remaining"])
+        check_refusal(answer, 429, "too_many_requests")
+        assert left == 0
+        assert (answer.headers["retry-after"], answer.headers["x-ratelimit-remaining"]) == ("1", "0")
         # Another token has its own.
         assert other.get("/segments").status_code == 200
         time.sleep(1.1)
         assert one.get("/segments").status_code == 200
 
 
-def test_every_answer_says_what_is_left_and_when_it_is_all_back(world: World) -> None:
-    client = world.client
-    for request in (
+def test_every_answer_says_what_is_left_and_when_it_is_all_back(start_server: StartServer) -> None:
+    requests = [
         ("GET", "/segments"),
         ("GET", "/segments?take=0"),
         ("GET", "/segments/seg_1"),
@@ -925,12 +925,14 @@ def test_every_answer_says_what_is_left_and_when_it_is_all_back(world: World) ->
         ("PUT", "/segments"),
         ("POST", "/segments"),
         ("DELETE", "/segments/seg_1"),
-    ):
-        before, answer, after = time.time(), client.request(*request), time.time()
-        check_rate_limit(answer)
-        assert answer.headers["x-ratelimit-limit"] == "1000"
-        # Never more than a second ahead, and never past: auth0-python sleeps until then when it tries a 409 again.
-        assert before <= int(answer.headers["x-ratelimit-reset"]) <= after + 1
+    ]
+    with start_server().client() as client:
+        for method, path in requests:
+            before, answer, after = time.time(), client.request(method, path), time.time()
+            check_rate_limit(answer)
+            assert answer.headers["x-ratelimit-limit"] == "1000"
+            # Never more than a second ahead, and never past: auth0-python sleeps until then when it tries a 409 again.
+            assert before <= int(answer.headers["x-ratelimit-reset"]) <= after + 1
 
 
 def test_a_server_without_a_rate_limit_says_so_by_a_large_one(unlimited: httpx.Client) -> None:

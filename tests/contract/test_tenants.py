@@ -61,12 +61,20 @@ class Tenant:
 def tenants(server: Server) -> Iterator[dict[str, Tenant]]:
     domain = f"{OTHER}.test:{server.port}"
     server.command("tenants", "create", OTHER, "--domain", domain, *server.storage)
-    # Running servers know it within a second.
-    time.sleep(1.1)
+    await_tenant(server, domain)
     made = {"default": Tenant(server, "default", server.domain), OTHER: Tenant(server, OTHER, domain)}
     yield made
     for tenant in made.values():
         tenant.client.close()
+
+
+def await_tenant(server: Server, domain: str) -> None:
+    """Return when the server knows the new tenant, which should be within a second."""
+    with server.client(tenant=OTHER, host=domain) as client:
+        deadline = time.monotonic() + 10
+        while client.get("/segments").status_code == 401:
+            assert time.monotonic() < deadline, "a running server does not learn of a new tenant"
+            time.sleep(0.1)
 
 
 @pytest.fixture(params=["default", OTHER])
