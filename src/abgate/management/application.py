@@ -42,6 +42,7 @@ def create_management_app(
             experimentation_router(settings.api_generation),
             *oauth.routes,
             *health,
+            openapi.openapi_json,
             create_static_files_router(openapi.ASSETS_PATH, [openapi.ASSETS], include_in_schema=False),
         ],
         before_send=[add_rate_limit_headers(limiter.full)],
@@ -61,5 +62,5 @@ def create_management_app(
         ),
         lifespan=list(lifespan),
     )
-    openapi.complete(app.openapi_schema)
+    app.state.openapi_json = openapi.complete(app.openapi_schema)
     return app

@@ -10,8 +10,10 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 import msgspec
+from litestar import Response, get
+from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
+from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import (
     Components,
     Link,
@@ -28,7 +30,8 @@ from msgspec import Struct, UnsetType
 from abgate.management import bodies, oauth
 
 ASSETS = Path(__file__).parent / "static" / "vendor" / "swagger-ui"
-ASSETS_PATH = "/docs/assets"
+PAGE_PATH = "/docs"
+ASSETS_PATH = f"{PAGE_PATH}/assets"
 
 JSONSchema = dict[str, Any]
 
@@ -68,14 +71,14 @@ def openapi_config() -> OpenAPIConfig:
         title="abgate Management API",
         version="2",
         description="The experimentation group of the Auth0 Management API, self-hosted.",
-        path="/",
+        # Not "/": Litestar answers every unknown path below this one with a page of its own.
+        path=PAGE_PATH,
         components=Components(
             security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
         ),
         render_plugins=[
-            JsonRenderPlugin(path="/openapi.json"),
             SwaggerRenderPlugin(
-                path="/docs",
+                path="/",
                 js_url=f"{ASSETS_PATH}/swagger-ui-bundle.js",
                 css_url=f"{ASSETS_PATH}/swagger-ui.css",
                 standalone_preset_js_url=f"{ASSETS_PATH}/swagger-ui-standalone-preset.js",
@@ -85,8 +88,14 @@ def openapi_config() -> OpenAPIConfig:
     )
 
 
-def complete(document: OpenAPI) -> None:
-    """Complete the document that Litestar made."""
+@get("/openapi.json", include_in_schema=False, sync_to_thread=False)
+def openapi_json(state: State) -> Response[bytes]:
+    """Return the document as `complete` left it."""
+    return Response(state.openapi_json, media_type="application/json")
+
+
+def complete(document: OpenAPI) -> bytes:
+    """Complete the document that Litestar made, and return it as JSON."""
     schemas: dict[str, Any] = (document.components and document.components.schemas) or {}
     schemas.update(_struct_schemas(schemas))
     operations = dict(_operations(document))
@@ -96,6 +105,7 @@ def complete(document: OpenAPI) -> None:
         if path.startswith("/api/v2/"):
             _add_headers(operation)
     _add_links(operations)
+    return msgspec.json.encode(document.to_schema())
 
 
 def _operations(document: OpenAPI) -> Iterator[tuple[tuple[str, str], Operation]]:
