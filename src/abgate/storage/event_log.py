@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, func, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from abgate.core.events import AuthEvent, Exposure, Microseconds
@@ -13,6 +13,10 @@ from abgate.core.ids import ExperimentId, VariationId
 from abgate.storage.tables import auth_events, exposures
 
 AT_ONCE = 500
+
+_TAKE_TURN = text("SELECT pg_advisory_xact_lock(:key)")
+_TURNS = {"auth_events": 0x6162_6761_7465_01, "exposures": 0x6162_6761_7465_02}
+"""Advisory locks, named as that of `storage.migrate`."""
 
 
 class PastExposure(Struct, frozen=True):
@@ -42,6 +46,7 @@ class _Body(Struct, frozen=True):
 def add_exposures(connection: Connection, batch: Sequence[tuple[str, Exposure]]) -> None:
     """Store exposures, each with its tenant."""
     if batch:
+        _commit_in_order(connection, exposures)
         connection.execute(insert(exposures), [_exposure_row(tenant, exposure) for tenant, exposure in batch])
 
 
@@ -81,6 +86,7 @@ def find_first_devices(connection: Connection, tenant: str, user_ids: Collection
 
 def add_events(connection: Connection, tenant: str, batch: Sequence[Enriched]) -> int:
     """Store events and return how many were new; one whose `log_id` the tenant has already is left as it is."""
+    _commit_in_order(connection, auth_events)
     added = 0
     for start in range(0, len(batch), AT_ONCE):
         rows = [_event_row(tenant, enriched) for enriched in batch[start : start + AT_ONCE]]
@@ -96,6 +102,16 @@ def find_event(connection: Connection, tenant: str, log_id: str) -> dict[str, An
         select(table.c.body).where(table.c.tenant == tenant, table.c.log_id == log_id)
     ).scalar_one_or_none()
     return None if body is None else msgspec.json.decode(body, type=dict[str, Any])
+
+
+def _commit_in_order(connection: Connection, table: Table) -> None:
+    """Have those who append to this log commit one after the other, so that sequences become visible in their order.
+
+    PostgreSQL gives numbers out at once and transactions commit as they please: a reader that saw 7 and not yet 6 would
+    never come back for it. SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_TAKE_TURN, {"key": _TURNS[table.name]})
 
 
 def _insert_unless_there(connection: Connection, table: Table) -> Any:

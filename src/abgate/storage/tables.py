@@ -261,3 +261,75 @@ runtime_keys = Table(
     PrimaryKeyConstraint("tenant", "id"),
     UniqueConstraint("hash"),
 )
+
+# What the enricher found each event to belong to. An event has a row as soon as it belongs to an exposure or to a
+# device that it does not name; what is right may change as late data comes in, and then the row gets the enricher's
+# next `revision`, which is 0 until then.
+enrichments = Table(
+    "enrichments",
+    metadata,
+    Column("event_sequence", BigInteger().with_variant(Integer, "sqlite"), nullable=False, autoincrement=False),
+    Column("tenant", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("exposure_sequence", BigInteger),
+    Column("experiment_id", Text),
+    Column("variation_id", Text),
+    Column("forced", Boolean, nullable=False),
+    Column("subject", Text),
+    Column("device", Text),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("event_sequence"),
+    Index(None, "tenant", "experiment_id", "at"),
+    Index(None, "exposure_sequence"),
+    Index(None, "revision", sqlite_where=text("revision > 0"), postgresql_where=text("revision > 0")),
+)
+
+# Events whose enrichment may have changed and is to be looked at again.
+stale_enrichments = Table(
+    "stale_enrichments",
+    metadata,
+    Column("event_sequence", BigInteger().with_variant(Integer, "sqlite"), nullable=False, autoincrement=False),
+    PrimaryKeyConstraint("event_sequence"),
+)
+
+# When each user was first seen with each device; the first of them is the one that the user is stitched to.
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "user_id", "device"),
+    Index(None, "tenant", "user_id", "at"),
+    Index(None, "tenant", "device"),
+)
+
+# When experiments were completed, also those that were deleted since.
+experiment_ends = Table(
+    "experiment_ends",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("experiment_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "experiment_id"),
+)
+
+positions = Table(
+    "positions",
+    metadata,
+    Column("consumer", Text, nullable=False),
+    Column("log", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    PrimaryKeyConstraint("consumer", "log"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("holder", Text),
+    # Goes up with every renewal, so that whoever waits sees that the holder lives.
+    Column("term", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name"),
+)

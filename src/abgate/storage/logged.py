@@ -1,0 +1,170 @@
+"""The event log as those who follow it read it: the enricher's output for the lake, log streams, searches.
+
+Three logs, each read in the order of its numbers, at most `take` entries at once, of one tenant or of all:
+
+- `list_events`: auth events by `sequence`, only as far as they are enriched;
+- `list_corrections`: events whose enrichment was changed later, by `revision`. Each is listed once, as it is now, under
+  its last revision. One that lies after the reader's own position among the events may be skipped: it will be read
+  there, corrected;
+- `list_exposures`: exposures by `sequence`.
+
+What has a lower number was committed earlier, on both databases, so a reader that goes on after the last number that
+it saw misses nothing. `abgate.storage.positions` keeps that number, and keeps the rest from being purged.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, Row, Select, func, select
+
+from abgate.core.assignment import Reason
+from abgate.core.events import ExperimentDetails, Exposure, Microseconds
+from abgate.storage import positions
+from abgate.storage.tables import auth_events, enrichments, exposures
+
+_EXPOSURE = [
+    exposures.c[name].label(f"exposure_{name}")
+    for name in ("at", "subject", "device", "user_id", "organization_id", "transaction_id", "body")
+]
+
+
+class LoggedExposure(Struct, frozen=True):
+    """An exposure with its place in the log."""
+
+    sequence: int
+    tenant: str
+    exposure: Exposure
+
+
+class LoggedEvent(Struct, frozen=True, kw_only=True):
+    """An auth event with its place in the log and the exposure that it belongs to, if any.
+
+    `device`, `user_id` and `organization_id` are its own, else those of its exposure; `device` is at last the one that
+    its user is stitched to. `body` is the event's JSON as it was sent; `enriched_body` has ``details.experiment``.
+    `revision` is 0 unless the enrichment was corrected.
+    """
+
+    sequence: int
+    tenant: str
+    log_id: str
+    at: Microseconds
+    type: str
+    event: str | None
+    client_id: str | None
+    device: str | None
+    user_id: str | None
+    organization_id: str | None
+    transaction_id: str | None
+    body: str
+    exposure_sequence: int | None
+    exposure: Exposure | None
+    revision: int
+
+
+class _Body(Struct, frozen=True):
+    """What an exposure keeps as JSON."""
+
+    experiment: ExperimentDetails
+    reason: Reason
+    snapshot_number: int
+    attributes: dict[str, str]
+
+
+def enriched_up_to(connection: Connection) -> int:
+    """Return the sequence of the last event that is enriched, and every event before it."""
+    return positions.find(connection, positions.ENRICHER, "auth_events")
+
+
+def list_events(connection: Connection, *, after: int, take: int, tenant: str | None = None) -> list[LoggedEvent]:
+    """Return enriched events after the sequence `after`."""
+    sequence = auth_events.c.sequence
+    query = select_events().where(sequence > after, sequence <= enriched_up_to(connection))
+    if tenant is not None:
+        query = query.where(auth_events.c.tenant == tenant)
+    return [logged_event(row) for row in connection.execute(query.order_by(sequence).limit(take))]
+
+
+def list_corrections(connection: Connection, *, after: int, take: int, tenant: str | None = None) -> list[LoggedEvent]:
+    """Return events whose enrichment got a revision after `after`."""
+    query = select_events().where(enrichments.c.revision > after, enrichments.c.revision > 0)
+    if tenant is not None:
+        query = query.where(enrichments.c.tenant == tenant)
+    return [logged_event(row) for row in connection.execute(query.order_by(enrichments.c.revision).limit(take))]
+
+
+def list_exposures(connection: Connection, *, after: int, take: int, tenant: str | None = None) -> list[LoggedExposure]:
+    """Return exposures after the sequence `after`."""
+    query = select(exposures.c.sequence, exposures.c.tenant, *_EXPOSURE).where(exposures.c.sequence > after)
+    if tenant is not None:
+        query = query.where(exposures.c.tenant == tenant)
+    rows = connection.execute(query.order_by(exposures.c.sequence).limit(take))
+    return [LoggedExposure(row.sequence, row.tenant, _exposure(row)) for row in rows]
+
+
+def select_events() -> Select[Any]:
+    """Return the query whose rows `logged_event` reads, to be narrowed and ordered."""
+    event, found, exposure = auth_events, enrichments, exposures
+    joined = event.outerjoin(found, found.c.event_sequence == event.c.sequence).outerjoin(
+        exposure, exposure.c.sequence == found.c.exposure_sequence
+    )
+    resolved = {
+        "device": func.coalesce(event.c.device, found.c.device),
+        "user_id": func.coalesce(event.c.user_id, exposure.c.user_id),
+        "organization_id": func.coalesce(event.c.organization_id, exposure.c.organization_id),
+    }
+    own = ("sequence", "tenant", "log_id", "at", "type", "event", "client_id", "transaction_id", "body")
+    return select(
+        *(event.c[name] for name in own),
+        *(column.label(name) for name, column in resolved.items()),
+        found.c.exposure_sequence,
+        func.coalesce(found.c.revision, 0).label("revision"),
+        *_EXPOSURE,
+    ).select_from(joined)
+
+
+def logged_event(row: Row[Any]) -> LoggedEvent:
+    """Return what a row of `select_events` says."""
+    return LoggedEvent(
+        sequence=row.sequence,
+        tenant=row.tenant,
+        log_id=row.log_id,
+        at=row.at,
+        type=row.type,
+        event=row.event,
+        client_id=row.client_id,
+        device=row.device,
+        user_id=row.user_id,
+        organization_id=row.organization_id,
+        transaction_id=row.transaction_id,
+        body=row.body,
+        exposure_sequence=row.exposure_sequence,
+        exposure=None if row.exposure_body is None else _exposure(row),
+        revision=row.revision,
+    )
+
+
+def enriched_body(event: LoggedEvent) -> dict[str, Any]:
+    """Return the event as it was sent, with ``details.experiment`` when it belongs to one."""
+    body = msgspec.json.decode(event.body, type=dict[str, Any])
+    if event.exposure is not None:
+        details = body.get("details")
+        kept = details if isinstance(details, dict) else {} if details is None else {"value": details}
+        body["details"] = kept | {"experiment": msgspec.to_builtins(event.exposure.experiment)}
+    return body
+
+
+def _exposure(row: Row[Any]) -> Exposure:
+    body = msgspec.json.decode(row.exposure_body, type=_Body)
+    return Exposure(
+        at=row.exposure_at,
+        experiment=body.experiment,
+        reason=body.reason,
+        subject=row.exposure_subject,
+        device=row.exposure_device,
+        user_id=row.exposure_user_id,
+        organization_id=row.exposure_organization_id,
+        transaction_id=row.exposure_transaction_id,
+        snapshot_number=body.snapshot_number,
+        attributes=body.attributes,
+    )

@@ -1,0 +1,45 @@
+"""How far each consumer of the event log has come: what is behind every consumer may be purged.
+
+A consumer is the enricher, the lake or one log stream. It has a position in each log that it reads, saved in the
+transaction in which it is done with what is before it, or after that.
+"""
+
+from typing import Literal
+
+from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from abgate.storage.tables import positions
+
+Log = Literal["auth_events", "exposures", "corrections"]
+"""By sequence, by sequence, and by revision."""
+
+ENRICHER = "enricher"
+
+_SELECT = select(positions.c.position).where(
+    positions.c.consumer == bindparam("consumer"), positions.c.log == bindparam("log")
+)
+_SELECT_LOWEST = select(func.min(positions.c.position)).where(positions.c.log == bindparam("log"))
+
+
+def find(connection: Connection, consumer: str, log: Log) -> int:
+    """Return the number of the last entry that the consumer is done with; 0 before the first."""
+    position: int | None = connection.execute(_SELECT, {"consumer": consumer, "log": log}).scalar_one_or_none()
+    return position or 0
+
+
+def save(connection: Connection, consumer: str, log: Log, position: int) -> None:
+    """Keep how far the consumer has come. From its first position on, nothing after it is purged."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(positions).values(consumer=consumer, log=log, position=position)
+    connection.execute(statement.on_conflict_do_update(index_elements=["consumer", "log"], set_={"position": position}))
+
+
+def lowest(connection: Connection, log: Log) -> int:
+    """Return the position that every consumer of this log has reached; 0 when there is no consumer."""
+    return connection.execute(_SELECT_LOWEST, {"log": log}).scalar_one() or 0
+
+
+def remove(connection: Connection, consumer: str) -> None:
+    """Forget a consumer that is no more, so that nothing is kept for it."""
+    connection.execute(delete(positions).where(positions.c.consumer == consumer))
