@@ -2,7 +2,9 @@
 
 - a tenant-log event: ``{"log_id", "data": {…}}`` as log-stream webhooks deliver it, or the bare ``data``;
 - a CloudEvent (CloudEvents 1.0, JSON format), alone or in a batch, whose ``data`` is one of the others;
-- a tracked event (OpenFeature tracking): ``{"event", "subjects"?, "value"?, "date"?, "details"?}``.
+- a tracked event (OpenFeature tracking): ``{"event", "subjects"?, "value"?, "date"?, "details"?}``;
+- what Keycloak, Ory and authentik send: a module each, which translates it to a tenant-log event and keeps what was
+  sent in ``details.keycloak``, ``details.ory``, ``details.authentik``. ``docs/logs.md`` has the types it becomes.
 
 An event names its subjects in these places, the first that holds text counting:
 
@@ -15,35 +17,35 @@ transaction    ``transaction_id``, ``details.transaction_id``
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
-from abgate.core.events import MAX_SUBJECT_LENGTH, TRACKED, AuthEvent, Microseconds, microseconds, to_timestamp
+from abgate.core.events import MAX_SUBJECT_LENGTH, TRACKED, AuthEvent, Microseconds, to_timestamp
+from abgate.ingest.formats import authentik, keycloak, ory
+from abgate.ingest.formats.envelope import (
+    MAX_LOG_ID_LENGTH,
+    MAX_NAME_LENGTH,
+    MAX_TYPE_LENGTH,
+    Envelope,
+    NotAnEvent,
+    Object,
+    moment,
+    text,
+)
+
+__all__ = ["NotAnEvent", "read", "split"]
 
 MAX_EVENT_BYTES = 256 * 1024
-MAX_LOG_ID_LENGTH = 256
-MAX_NAME_LENGTH = 256
-MAX_TYPE_LENGTH = 64
 
-Object = dict[str, Any]
-
-
-class NotAnEvent(Exception):
-    """What is wrong with one event of a batch; it alone is rejected."""
-
-
-class _Envelope(Struct, frozen=True):
-    """An event's own object, and what was said around it: its log_id, else an id to make one of, and its date."""
-
-    data: Object
-    log_id: str | None = None
-    id: str | None = None
-    date: str | None = None
+KNOWN = (
+    "a tenant-log event (`type`), a tracked event (`event`), a CloudEvent (`specversion`), an event of Keycloak "
+    "(`realmId`), of Ory (`eventAttributes`, or `flow` and `request_headers`), of authentik (`pk`, `action`, `app`, "
+    "`context`)"
+)
 
 
 def split(body: bytes) -> list[bytes]:
@@ -67,20 +69,20 @@ def read(raw: bytes, *, now: Microseconds, make_log_id: Callable[[], str]) -> Au
     envelope = _opened(given)
     data = envelope.data
     if "type" in data:
-        type_ = _text(data, "type", MAX_TYPE_LENGTH) or _missing("type")
-    elif _text(data, "event", MAX_NAME_LENGTH):
+        type_ = text(data, "type", MAX_TYPE_LENGTH) or _missing("type")
+    elif text(data, "event", MAX_NAME_LENGTH):
         type_ = TRACKED
         data = {"type": TRACKED} | data
     else:
-        raise NotAnEvent("Neither a tenant-log event (no `type`) nor a tracked event (no `event`).")
-    log_id = envelope.log_id or _text(data, "log_id", MAX_LOG_ID_LENGTH) or envelope.id
-    date = _text(data, "date", 64) or envelope.date or to_timestamp(now)
+        raise NotAnEvent(f"Its fields are {_named(given)}. That is none of the known shapes: {KNOWN}.")
+    log_id = envelope.log_id or text(data, "log_id", MAX_LOG_ID_LENGTH) or envelope.id
+    date = text(data, "date", 64) or envelope.date or to_timestamp(now)
     return AuthEvent(
         log_id=log_id or make_log_id(),
-        at=_moment(date),
+        at=moment(date),
         type=type_,
-        event=_text(data, "event", MAX_NAME_LENGTH) if type_ == TRACKED else None,
-        client_id=_text(data, "client_id", MAX_NAME_LENGTH),
+        event=text(data, "event", MAX_NAME_LENGTH) if type_ == TRACKED else None,
+        client_id=text(data, "client_id", MAX_NAME_LENGTH),
         device=_identifier(data, "device"),
         user_id=_identifier(data, "user"),
         organization_id=_identifier(data, "organization"),
@@ -89,25 +91,29 @@ def read(raw: bytes, *, now: Microseconds, make_log_id: Callable[[], str]) -> Au
     )
 
 
-def _opened(given: Object) -> _Envelope:
+def _opened(given: Object) -> Envelope:
     if "specversion" in given:
         return _opened_cloud_event(given)
+    for opened in (keycloak.opened, ory.opened_streamed, ory.opened_hook, authentik.opened):
+        found = opened(given)
+        if found is not None:
+            return found
     if isinstance(given.get("data"), dict) and "type" not in given and "event" not in given:
-        return _Envelope(given["data"], log_id=_text(given, "log_id", MAX_LOG_ID_LENGTH))
-    return _Envelope(given)
+        return Envelope(given["data"], log_id=text(given, "log_id", MAX_LOG_ID_LENGTH))
+    return Envelope(given)
 
 
-def _opened_cloud_event(given: Object) -> _Envelope:
+def _opened_cloud_event(given: Object) -> Envelope:
     if given["specversion"] != "1.0":
         raise NotAnEvent("specversion: only CloudEvents 1.0 are known.")
-    source, id = _text(given, "source", 4096), _text(given, "id", 4096)
+    source, id = text(given, "source", 4096), text(given, "id", 4096)
     if not source or not id:
         raise NotAnEvent("A CloudEvent needs `source` and `id`.")
     data = given.get("data")
     if not isinstance(data, dict):
         raise NotAnEvent("data: a CloudEvent's data must be a tenant-log event or a tracked event, as a JSON object.")
-    inner = _Envelope(data) if "specversion" in data else _opened(data)
-    return replace(inner, id=_cloud_event_log_id(source, id), date=_text(given, "time", 64))
+    inner = Envelope(data) if "specversion" in data else _opened(data)
+    return replace(inner, id=_cloud_event_log_id(source, id), date=text(given, "time", 64))
 
 
 def _cloud_event_log_id(source: str, id: str) -> str:
@@ -116,9 +122,9 @@ def _cloud_event_log_id(source: str, id: str) -> str:
 
 
 def _identifier(data: Object, kind: str) -> str | None:
-    found = _text(data, f"{kind}_id", MAX_SUBJECT_LENGTH) or _in_details(data.get("details"), f"{kind}_id")
+    found = text(data, f"{kind}_id", MAX_SUBJECT_LENGTH) or _in_details(data.get("details"), f"{kind}_id")
     subjects = data.get("subjects")
-    return found or (_text(subjects, kind, MAX_SUBJECT_LENGTH) if isinstance(subjects, dict) else None) or None
+    return found or (text(subjects, kind, MAX_SUBJECT_LENGTH) if isinstance(subjects, dict) else None) or None
 
 
 def _in_details(details: object, name: str) -> str | None:
@@ -127,28 +133,13 @@ def _in_details(details: object, name: str) -> str | None:
     return found if isinstance(found, str) and len(found) <= MAX_SUBJECT_LENGTH else None
 
 
-def _text(holder: Mapping[str, Any], name: str, limit: int) -> str | None:
-    value = holder.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise NotAnEvent(f"{name}: must be a string.")
-    if len(value) > limit:
-        raise NotAnEvent(f"{name}: must have at most {limit} characters.")
-    return value
+def _named(given: Object) -> str:
+    names = [repr(name[:40]) for name in list(given)[:8]]
+    return ", ".join(names) + (", …" if len(given) > 8 else "") if names else "none"
 
 
 def _missing(name: str) -> str:
     raise NotAnEvent(f"{name}: must not be empty.")
-
-
-def _moment(text: str) -> Microseconds:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise NotAnEvent("date: must be a date and time as in 2026-01-31T12:00:00.000Z (ISO 8601).") from None
-    # Without a zone it is UTC, as every date in a tenant log.
-    return microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _is_json(text: bytes) -> bool:
