@@ -99,6 +99,6 @@ def make_scenarios(server: Server) -> JSON:
 
 
 def make_key(server: Server, kind: str, *origins: str) -> str:
-    """Return a new runtime key; a server that runs knows it within a second."""
+    """Return a new runtime key; browsers are told of its origins within a second."""
     options = [word for origin in origins for word in ("--origin", origin)]
     return server.command("keys", "create", *server.storage, "--kind", kind, *options).splitlines()[-1]

@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     verifier = TokenVerifier(engine, settings)
     keys = RuntimeKeys(engine)
     recognize = _recognition(tenants, verifier, keys)
-    authenticate = _authentication(tenants, verifier, recognize)
+    authenticate = _authentication(tenants, verifier, keys, recognize)
     snapshots = Snapshots(engine)
     exposures = Exposures(engine)
 
@@ -81,17 +81,20 @@ def _recognition(tenants: Tenants, verifier: TokenVerifier, keys: RuntimeKeys) -
     def recognize(host: str | None, authorization: str | None) -> Principal | None:
         tenant = tenants.resolve(host)
         if authorization is not None and keys.is_key(authorization):
-            return keys.verify(tenant.id, authorization)
+            return keys.remembered(tenant.id, authorization)
         return verifier.remembered(tenant, authorization)
 
     return recognize
 
 
-def _authentication(tenants: Tenants, verifier: TokenVerifier, recognize: Recognize) -> Authenticate:
+def _authentication(tenants: Tenants, verifier: TokenVerifier, keys: RuntimeKeys, recognize: Recognize) -> Authenticate:
     async def authenticate(host: str | None, authorization: str | None) -> Principal:
         principal = recognize(host, authorization)
-        if principal is None:
-            principal = await asyncio.to_thread(verifier.verify, tenants.resolve(host), authorization)
-        return principal
+        if principal is not None:
+            return principal
+        tenant = tenants.resolve(host)
+        if authorization is not None and keys.is_key(authorization):
+            return await asyncio.to_thread(keys.verify, tenant.id, authorization)
+        return await asyncio.to_thread(verifier.verify, tenant, authorization)
 
     return authenticate

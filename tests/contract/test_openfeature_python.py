@@ -23,7 +23,7 @@ def prepared(start_server: StartServer) -> Server:
 @pytest.fixture(scope="module", params=["token", "server key", "client key"])
 def client(request: pytest.FixtureRequest, prepared: Server) -> Iterator[OpenFeatureClient]:
     kind = request.param.partition(" ")[0]
-    key = prepared.token("evaluate:experimentation") if kind == "token" else make_key(prepared.restart(), kind)
+    key = prepared.token("evaluate:experimentation") if kind == "token" else make_key(prepared, kind)
     yield connected(prepared, key)
     api.shutdown()
 

@@ -44,6 +44,12 @@ class Running:
             answered(client.patch(f"/experiments/{self.id}", json=edits))
         return self.variations[which]
 
+    def latest_number(self) -> int:
+        """Return the number of the latest change, and so of the snapshot that has it."""
+        with self.server.client() as client:
+            history = answered(client.get(f"/experiments/{self.id}/history"))
+        return max(change["snapshot_number"] for change in history["changes"])
+
 
 def given(server: Server, token: str) -> Any:
     """What a login gets, over a connection of its own, so that any of the server's processes may answer."""
@@ -87,24 +93,28 @@ def test_two_hosts_on_postgresql_also_after_it_was_restarted(tmp_path: Path) -> 
 
 def test_a_stream_tells_of_a_write_to_another_process(tmp_path: Path) -> None:
     with running_server(tmp_path, workers=4) as server:
-        running, heard = Running(server, "stream"), list[tuple[float, int]]()
-        follower = threading.Thread(target=_follow, args=(server, heard), daemon=True)
+        running, heard, over = Running(server, "stream"), list[int](), threading.Event()
+        follower = threading.Thread(target=_follow, args=(server, heard, over), daemon=True)
         follower.start()
         _wait_for(lambda: len(heard) > 0)
         for which in (1, 0, 1):
-            before = heard[-1][1]
             running.send_all_to(which)
-            _wait_for(lambda before=before: heard[-1][1] >= before + 2)
+            number = running.latest_number()
+            _wait_for(lambda number=number: heard[-1] == number)
+        over.set()
+        running.send_all_to(0)
+        follower.join(60)
+        assert heard == sorted(set(heard))
 
 
-def _follow(server: Server, heard: list[tuple[float, int]]) -> None:
+def _follow(server: Server, heard: list[int], over: threading.Event) -> None:
     headers = {"Authorization": f"Bearer {server.token()}"}
-    with httpx.stream("GET", f"{server.url}/runtime/v1/stream", headers=headers, timeout=30) as stream:
+    with httpx.stream("GET", f"{server.url}/runtime/v1/stream", headers=headers, timeout=60) as stream:
         for line in stream.iter_lines():
             if line.startswith("data: "):
-                heard.append((time.monotonic(), json.loads(line[6:])["number"]))
-            if len(heard) > 1 and heard[-1][1] >= heard[0][1] + 6:
-                return
+                heard.append(json.loads(line[6:])["number"])
+                if over.is_set():
+                    return
 
 
 def _wait_for(condition: Any) -> None:

@@ -23,9 +23,7 @@ EVENT = ("/runtime/v1/events", {"event": "enrolled", "subjects": {"device": "d"}
 def create(server: Server, kind: str, *origins: str, tenant: str = "default") -> str:
     options = [word for origin in origins for word in ("--origin", origin)]
     made = server.command("keys", "create", *server.storage, "--kind", kind, "--tenant", tenant, *options)
-    secret = made.splitlines()[-1]
-    wait_until(server, secret, lambda status: status != 401, tenant)
-    return secret
+    return made.splitlines()[-1]
 
 
 def evaluate(server: Server, key: str, tenant: str = "default", **headers: str) -> httpx.Response:
@@ -34,13 +32,12 @@ def evaluate(server: Server, key: str, tenant: str = "default", **headers: str) 
     return httpx.post(server.url + EVALUATE, json=CONTEXT, headers=given)
 
 
-def wait_until(server: Server, key: str, is_so: Any, tenant: str = "default") -> float:
-    """Return how long it took until an evaluation by the key was answered so."""
-    started = time.monotonic()
-    while not is_so(evaluate(server, key, tenant).status_code):
-        assert time.monotonic() - started < 5
+def wait_until(server: Server, key: str, is_so: Any) -> None:
+    """Wait until an evaluation by the key is answered so."""
+    deadline = time.monotonic() + 30
+    while not is_so(evaluate(server, key).status_code):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    return time.monotonic() - started
 
 
 def post(server: Server, key: str, path: str, body: Any) -> int:
@@ -48,12 +45,18 @@ def post(server: Server, key: str, path: str, body: Any) -> int:
 
 
 @on_both_databases
-def test_a_deleted_key_is_refused_within_a_second(server: Server) -> None:
+def test_a_new_key_is_known_at_its_first_use(server: Server) -> None:
+    for _ in range(3):
+        assert evaluate(server, create(server, "server")).status_code == 200
+
+
+@on_both_databases
+def test_a_deleted_key_is_soon_refused(server: Server) -> None:
     key = create(server, "server")
     assert evaluate(server, key).status_code == 200
     listed = server.command("keys", "list", *server.storage).splitlines()
     server.command("keys", "delete", listed[-1].split("\t")[0], *server.storage)
-    assert wait_until(server, key, lambda status: status == 401) < 1.5
+    wait_until(server, key, lambda status: status == 401)
 
 
 def test_a_server_key_does_all_that_the_runtime_offers_and_nothing_else(server: Server) -> None:
@@ -93,6 +96,8 @@ def test_an_unknown_key_is_401(server: Server, key: str) -> None:
 def test_browsers_are_told_which_origins_may_ask(server: Server) -> None:
     key = create(server, "client", ORIGIN)
     asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    # Nothing in what a browser asks beforehand names the key, so its origin is known only once the keys are read again.
+    wait_until(server, key, lambda _: httpx.options(f"{server.url}{EVALUATE}/a/b", headers=asked).status_code == 204)
     admitted = httpx.options(f"{server.url}{EVALUATE}/a/b", headers=asked)
     assert admitted.status_code == 204
     assert admitted.headers["access-control-allow-origin"] == ORIGIN

@@ -32,7 +32,7 @@ def create(
     data: Data = None,
     database: Database = None,
 ) -> None:
-    """Make a key and print it as the last line; it is shown this once. Running servers know it within a second."""
+    """Make a key and print it as the last line; it is shown this once. Running servers know it at once."""
     key, secret = _key(kind, origin or [], name, tenant), runtime_keys.make_secret()
     with opened(data, database) as here:
         here.tenant(tenant)

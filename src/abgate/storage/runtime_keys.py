@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 from sqlalchemy import Connection, delete, insert, select
@@ -57,20 +57,28 @@ def add(connection: Connection, key: RuntimeKey, *, secret: str) -> None:
 
 def all_keys(connection: Connection) -> dict[bytes, RuntimeKey]:
     """Return every tenant's keys, by hash."""
-    return {
-        bytes(row.hash): RuntimeKey(
-            tenant=row.tenant,
-            id=row.id,
-            kind=row.kind,
-            name=row.name,
-            origins=tuple(row.origins.split()),
-            created_at=row.created_at,
-        )
-        for row in connection.execute(select(runtime_keys).order_by(runtime_keys.c.created_at, runtime_keys.c.id))
-    }
+    rows = connection.execute(select(runtime_keys).order_by(runtime_keys.c.created_at, runtime_keys.c.id))
+    return {bytes(row.hash): _key(row) for row in rows}
+
+
+def find(connection: Connection, hash: bytes) -> RuntimeKey | None:
+    """Return the key of this hash, whichever tenant's it is; None when there is none."""
+    row = connection.execute(select(runtime_keys).where(runtime_keys.c.hash == hash)).one_or_none()
+    return None if row is None else _key(row)
 
 
 def remove(connection: Connection, tenant: str, id: str) -> bool:
     """Delete the tenant's key; False when there is none with this id."""
     table = runtime_keys
     return connection.execute(delete(table).where(table.c.tenant == tenant, table.c.id == id)).rowcount == 1
+
+
+def _key(row: Any) -> RuntimeKey:
+    return RuntimeKey(
+        tenant=row.tenant,
+        id=row.id,
+        kind=row.kind,
+        name=row.name,
+        origins=tuple(row.origins.split()),
+        created_at=row.created_at,
+    )
