@@ -4,7 +4,7 @@ import base64
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from joserfc import jwt
@@ -23,12 +23,14 @@ from sqlalchemy import Engine
 
 from abgate.core.errors import InvalidToken, Unavailable
 from abgate.core.principal import Principal
-from abgate.management.outside_issuer import OutsideIssuer
 from abgate.settings import Settings
 from abgate.storage import keys, tenants
 from abgate.storage.engine import reading
 from abgate.storage.keys import ALGORITHM
 from abgate.storage.tenants import DEFAULT_TENANT, Tenant
+
+if TYPE_CHECKING:
+    from abgate.management.outside_issuer import OutsideIssuer
 
 KNOWN_SCOPES = (
     "read:experimentation",
@@ -116,9 +118,7 @@ class TokenVerifier:
         """Verify with the keys stored in `engine`, and those of the outside issuer that `settings` trust."""
         self._engine = engine
         self._clock = clock
-        self._outside = (
-            OutsideIssuer(settings.trusted_issuer, settings.trusted_audience) if settings.trusted_issuer else None
-        )
+        self._outside = _outside_issuer(settings)
         self._own_keys: dict[str, tuple[KeySet, float]] = {}
         self._remembered: dict[tuple[str, str, str], tuple[Principal, float]] = {}
         self._remembering = threading.Lock()
@@ -308,3 +308,12 @@ def _scopes(claim: object) -> frozenset[str]:
     if isinstance(claim, str):
         return frozenset(claim.split())
     return frozenset(each for each in claim if isinstance(each, str)) if isinstance(claim, list) else frozenset()
+
+
+def _outside_issuer(settings: Settings) -> "OutsideIssuer | None":
+    if not settings.trusted_issuer:
+        return None
+    # Its HTTP client takes longer to import than most commands run.
+    from abgate.management.outside_issuer import OutsideIssuer
+
+    return OutsideIssuer(settings.trusted_issuer, settings.trusted_audience)
