@@ -5,6 +5,7 @@ core ◄─ client                 the statistics of analysis know neither core 
 """
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,8 @@ DIRECTIONS: dict[str, frozenset[str]] = {
 
 # Pure statistics: numbers in, numbers out. The package's __init__ counts, since importing any of them runs it.
 STATISTICS = frozenset(
-    {"__init__", "aggregates", "frequentist", "sequential", "bayesian", "srm", "multiplicity", "power"}
+    {"__init__", "aggregates", "bayesian", "comparison", "decision", "distributions", "estimates", "frequentist"}
+    | {"group_sequential", "multiplicity", "power", "proportions", "sequential", "srm"}
 )
 DATABASES = frozenset({"sqlalchemy", "alembic", "psycopg", "sqlite3", "duckdb", "ibis", "deltalake"})
 
@@ -189,3 +191,9 @@ def test_a_broken_direction_is_named_with_its_line(file: str, source: str, compl
 )
 def test_a_right_direction_passes(file: str, source: str) -> None:
     assert broken_directions(f"abgate/{file}", source) == []
+
+
+def test_a_server_starts_without_the_libraries_of_statistics() -> None:
+    program = "import sys, abgate.app; print(*({'numpy', 'scipy', 'pandas', 'statsmodels'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []

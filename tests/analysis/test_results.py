@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from abgate.analysis.aggregates import Proportion
-from abgate.analysis.frequentist import compare_proportions
+from abgate.analysis.proportions import compare_proportions
 from abgate.analysis.results import ExperimentResults, experiment_results
 from abgate.core.experiment import Experiment
 from tests.core.builders import by_percentage, by_segment, experiment, experiment_id, references, variation_id

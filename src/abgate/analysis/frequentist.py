@@ -1,79 +1,65 @@
-"""Fixed-horizon tests and intervals, closed forms on aggregates. Each names its source.
+"""Fixed-horizon tests of two estimates. They hold for one look, at a sample size that was decided on beforehand.
 
-`a` is the control, `b` the treatment; effects are b − a; every test has two sides.
+The control is `a`, the treatment `b`; effects are b − a; every test has two sides.
 """
 
 import math
-from statistics import NormalDist
 
 from msgspec import Struct
 
-from abgate.analysis.aggregates import NotEnoughData, Proportion
-
-MIN_EXPECTED = 5
-"""Expected successes and failures that each arm needs before the normal approximation to a proportion holds
-(Cochran 1954, Some methods for strengthening the common χ² tests, Biometrics 10).
-"""
+from abgate.analysis.distributions import Interval, t_quantile, t_tail
+from abgate.analysis.estimates import Estimate
 
 
-class ProportionTest(Struct, frozen=True):
-    """The difference of two proportions, where it may lie, and how surprising it would be if there was none."""
+class WelchTest(Struct, frozen=True, kw_only=True):
+    """The effect, its standard error, where it may lie, and how surprising it would be if there was none."""
 
     effect: float
-    interval: tuple[float, float]
+    se: float
+    df: float
+    interval: Interval
     p_value: float
 
 
-def compare_proportions(a: Proportion, b: Proportion, *, alpha: float) -> ProportionTest | NotEnoughData:
-    """Return the effect, its Newcombe interval at 1 − alpha and the pooled z test's p, or why they cannot be had."""
-    for name, arm in (("control", a), ("treatment", b)):
-        if arm.n == 0:
-            return NotEnoughData(f"No subject was exposed to the {name} yet.")
-    pooled = a + b
-    rarest = min(pooled.successes, pooled.failures) * min(a.n, b.n) / pooled.n
-    if rarest < MIN_EXPECTED:
-        outcome = "successes" if pooled.successes < pooled.failures else "failures"
-        return NotEnoughData(
-            f"The smaller arm would have {rarest:.1f} {outcome} if there was no effect; the test needs {MIN_EXPECTED}."
-        )
-    return ProportionTest(b.rate - a.rate, newcombe_interval(a, b, alpha=alpha), pooled_z_p_value(a, b))
+class Lift(Struct, frozen=True):
+    """The relative effect b/a − 1, its standard error, and where it may lie."""
+
+    value: float
+    se: float
+    interval: Interval
 
 
-def pooled_z_p_value(a: Proportion, b: Proportion) -> float:
-    """Return the two-sided p of the pooled z test, which is Pearson's χ² without correction.
+def welch(a: Estimate, b: Estimate, *, alpha: float) -> WelchTest:
+    """Return Welch's t test of b − a. Some variance must be above zero.
 
-    Fleiss, Levin & Paik 2003, Statistical Methods for Rates and Proportions, 3rd ed., section 3.1. By erfc, which keeps
-    its digits down to 1e-300 where 1 − Φ would be 0. Some subject must have succeeded, and some not.
+    Welch 1947, The generalization of Student's problem when several different population variances are involved,
+    Biometrika 34.
     """
-    pooled = a + b
-    share = pooled.successes * pooled.failures / pooled.n**2
-    z = (b.rate - a.rate) / math.sqrt(share * (1 / a.n + 1 / b.n))
-    return math.erfc(abs(z) / math.sqrt(2))
-
-
-def newcombe_interval(a: Proportion, b: Proportion, *, alpha: float) -> tuple[float, float]:
-    """Return the interval of b − a by Newcombe's method 10, from the two Wilson intervals.
-
-    Newcombe 1998, Interval estimation for the difference between independent proportions, Statistics in Medicine 17.
-    """
-    effect = b.rate - a.rate
-    low_a, high_a = wilson_interval(a, alpha=alpha)
-    low_b, high_b = wilson_interval(b, alpha=alpha)
-    # The bounds are within [-1, 1] but for the last digit.
-    return (
-        max(-1.0, effect - math.hypot(b.rate - low_b, high_a - a.rate)),
-        min(1.0, effect + math.hypot(high_b - b.rate, a.rate - low_a)),
+    effect = b.value - a.value
+    se = math.sqrt(a.variance + b.variance)
+    df = welch_df(a, b)
+    half = t_quantile(alpha / 2, df) * se
+    return WelchTest(
+        effect=effect, se=se, df=df, interval=(effect - half, effect + half), p_value=2 * t_tail(abs(effect) / se, df)
     )
 
 
-def wilson_interval(arm: Proportion, *, alpha: float) -> tuple[float, float]:
-    """Return the score interval of one proportion.
+def welch_df(a: Estimate, b: Estimate) -> float:
+    """Return the degrees of freedom by Satterthwaite's approximation; of n − 1 an arm also for ratios and quantiles.
 
-    Wilson 1927, Probable inference, the law of succession, and statistical inference, JASA 22.
+    Satterthwaite 1946, An approximate distribution of estimates of variance components, Biometrics Bulletin 2.
     """
-    z = NormalDist().inv_cdf(1 - alpha / 2)
-    squared = z * z
-    center = 2 * arm.successes + squared
-    spread = z * math.sqrt(squared + 4 * arm.successes * arm.failures / arm.n)
-    width = 2 * (arm.n + squared)
-    return (center - spread) / width, (center + spread) / width
+    whole = a.variance + b.variance
+    return whole**2 / (a.variance**2 / (a.n - 1) + b.variance**2 / (b.n - 1))
+
+
+def relative_lift(a: Estimate, b: Estimate, *, alpha: float) -> Lift:
+    """Return b/a − 1 by the delta method; the control's value must not be zero. To show, never to decide by.
+
+    Deng, Knoblich & Lu 2018, Applying the delta method in metric analytics, KDD, section 3.1: the variance of b/a is
+    var b/a² + b² var a/a⁴. With few subjects a day the ratio is far from normal, so that a sequential test of it fails.
+    """
+    value = b.value / a.value - 1
+    se = math.sqrt(b.variance + (b.value / a.value) ** 2 * a.variance) / abs(a.value)
+    half = t_quantile(alpha / 2, welch_df(a, b)) * se
+    return Lift(value, se, (value - half, value + half))

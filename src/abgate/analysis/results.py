@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from abgate.analysis.aggregates import NotEnoughData, Proportion
-from abgate.analysis.frequentist import ProportionTest, compare_proportions
+from abgate.analysis.proportions import ProportionTest, compare_proportions
 from abgate.core.experiment import Experiment, ExperimentStatus
 from abgate.core.feature_flag import Variation
 from abgate.core.ids import ExperimentId, VariationId

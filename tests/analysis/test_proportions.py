@@ -1,39 +1,17 @@
 import math
 import random
-from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from abgate.analysis.aggregates import NotEnoughData, Proportion
-from abgate.analysis.frequentist import (
+from abgate.analysis.proportions import (
     ProportionTest,
     compare_proportions,
-    newcombe_interval,
     pooled_z_p_value,
     wilson_interval,
 )
-from tests.analysis.vectors import agrees, cases
-
-
-def arms(case: dict[str, Any]) -> tuple[Proportion, Proportion]:
-    a, b = case["inputs"]["a"], case["inputs"]["b"]
-    return Proportion(a["n"], a["successes"]), Proportion(b["n"], b["successes"])
-
-
-@pytest.mark.parametrize("case", cases("prop_z_pooled"), ids=lambda case: case["id"])
-def test_the_pooled_z_test_agrees_with_the_reference(case: dict[str, Any]) -> None:
-    a, b = arms(case)
-    assert agrees(case, "p_value", pooled_z_p_value(a, b))
-    assert agrees(case, "effect", b.rate - a.rate)
-
-
-@pytest.mark.parametrize("case", cases("prop_newcombe_ci"), ids=lambda case: case["id"])
-def test_the_newcombe_interval_agrees_with_the_reference(case: dict[str, Any]) -> None:
-    low, high = newcombe_interval(*arms(case), alpha=case["params"]["alpha"])
-    assert agrees(case, "ci_low", low)
-    assert agrees(case, "ci_high", high)
 
 
 @pytest.mark.parametrize(
