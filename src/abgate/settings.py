@@ -18,11 +18,12 @@ MIN_SECRET_LENGTH = 32
 _NOT_OURS = ("VECTORS", "TEST_", "BENCH_")
 """What tests and benchmarks read under the same prefix; never a misspelt setting."""
 
-_UNSPOKEN = frozenset({"secret", "database"})
+_UNSPOKEN = frozenset({"secret", "database", "lake"})
 """Settings whose value may hold a password, and so is never repeated in a message."""
 
 _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 _DATABASE = re.compile(r"sqlite:///.|(postgres|postgresql(\+psycopg)?)://.")
+_LAKE = re.compile(r"(s3a?|gs|az|azure|abfss?|adl)://[^@?#\s]+")
 _DOMAIN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:(?P<port>[1-9][0-9]{0,4}))?")
 
 
@@ -118,11 +119,28 @@ class Settings(Struct, frozen=True, kw_only=True):
             "unset, they are only known when the request says them."
         ),
     ] = ""
+    lake: Annotated[
+        str,
+        Meta(
+            description="Directory of the lake, or its URL in an object store, such as `s3://bucket/abgate`; unset, "
+            "`lake` in the data directory. Endpoint, region and credentials come from the store's own variables "
+            "(`docs/lake.md`)."
+        ),
+    ] = ""
+    lake_retention_days: Annotated[
+        int,
+        Meta(ge=1, le=3650, description="Days for which past versions of the lake can be read, as `as_of` does."),
+    ] = 30
 
     @property
     def database_url(self) -> str:
         """The database's URL: SQLite in the data directory unless another is set."""
         return self.database or f"sqlite:///{Path(self.data).absolute() / 'abgate.db'}"
+
+    @property
+    def lake_url(self) -> str:
+        """Where the lake is: in the data directory unless another place is set."""
+        return self.lake or str(Path(self.data).absolute() / "lake")
 
     @property
     def forced_assignment_policy(self) -> str:
@@ -227,6 +245,11 @@ _RULES: tuple[tuple[str, Callable[[Settings], bool], str], ...] = (
         "database",
         lambda s: _DATABASE.match(s.database) is not None,
         "must be a URL that begins with postgresql:// or sqlite:///",
+    ),
+    (
+        "lake",
+        lambda s: "://" not in s.lake or _LAKE.fullmatch(s.lake) is not None,
+        "must be a directory, or a URL such as s3://bucket/abgate, gs://… or az://… without a user or a password",
     ),
     (
         "domain",
