@@ -34,7 +34,8 @@ DIRECTIONS: dict[str, frozenset[str]] = {
     "runtime": SHARED | {"core", "storage"},
     "ingest": SHARED | {"core", "storage"},
     "management": SHARED | {"core", "storage", "analysis"},
-    "dashboard": SHARED | {"core", "storage", "analysis"},
+    # Pages act by the operations of the Management API, never beside them.
+    "dashboard": SHARED | {"core", "storage", "analysis", "management"},
     # Any other file at the root is a piece of app.py that got a file of its own.
     "wiring": SHARED | {"core", "storage"},
     "app": SHARED | WEB | {"core", "storage", "analysis", "wiring"},

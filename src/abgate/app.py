@@ -12,6 +12,8 @@ from litestar import Litestar
 from abgate import bootstrap, health
 from abgate.asgi import Authenticate, Handler, Recognize
 from abgate.core.principal import Principal
+from abgate.dashboard.exposures_today import ExposuresToday
+from abgate.dashboard.routes import pages_router
 from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
 from abgate.logs import configure_logs
 from abgate.management.application import create_management_app
@@ -59,9 +61,11 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
         verifier=verifier,
         on_change=snapshots.refresh,
         health=[health.healthz, health.readyz],
+        pages=pages_router(),
         lifespan=[running],
     )
     management.state.snapshots = snapshots
+    management.state.exposures_today = ExposuresToday()
     return RuntimeApp(
         cast("Handler", management),
         engine=engine,

@@ -6,7 +6,7 @@ from typing import NoReturn
 import typer
 
 from abgate.bootstrap import StartError
-from abgate.cli import clients, demo, dev_cert, keys, preview, serve, tenants, token
+from abgate.cli import clients, demo, dev_cert, keys, login_link, preview, serve, tenants, token
 from abgate.core.errors import InvalidInput, Refusal
 from abgate.settings import SettingsError
 from abgate.vault import WrongSecret
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("token")(token.token)
+app.command("login-link")(login_link.login_link)
 app.command("demo")(demo.demo)
 app.command("preview")(preview.preview)
 app.command("dev-cert")(dev_cert.dev_cert)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
@@ -33,15 +33,17 @@ def create_management_app(
     verifier: TokenVerifier,
     on_change: OnChange,
     health: Sequence[HTTPRouteHandler],
+    pages: Router,
     lifespan: Sequence[Any],
 ) -> Litestar:
-    """Return the application; `on_change` is told of every commit."""
+    """Return the application, the `pages` beside the API; `on_change` is told of every commit."""
     limiter = RateLimiter(settings.rate_limit)
     app = Litestar(
         route_handlers=[
             experimentation_router(settings.api_generation),
             *oauth.routes,
             *health,
+            pages,
             openapi.openapi_json,
             create_static_files_router(openapi.ASSETS_PATH, [openapi.ASSETS], include_in_schema=False),
         ],

@@ -333,3 +333,19 @@ leases = Table(
     Column("term", BigInteger, nullable=False),
     PrimaryKeyConstraint("name"),
 )
+
+# A link to sign in becomes the session of whoever opens it: then `link_hash` is emptied, and the link works no more.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("link_hash", LargeBinary),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "id"),
+    UniqueConstraint("link_hash"),
+    Index(None, "expires_at"),
+)

@@ -1,0 +1,72 @@
+"""``abgate login-link``: lets a person sign in to the pages."""
+
+import os
+import re
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, get_args
+
+import typer
+
+from abgate.cli.opened import Data, Database, TenantId, opened
+from abgate.core.errors import InvalidInput
+from abgate.core.ids import ENTROPY_BYTES, make_id, timestamp
+from abgate.settings import Settings
+from abgate.storage import sessions
+from abgate.storage.engine import appending
+from abgate.storage.sessions import Role, Session
+from abgate.storage.tenants import DEFAULT_TENANT, Tenant
+
+LINK_LIFE_S = 15 * 60
+_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+
+
+def login_link(
+    role: Annotated[
+        str, typer.Option("--role", help="viewer: looks; editor: changes experiments; admin: keys and streams as well.")
+    ] = "admin",
+    name: Annotated[str, typer.Option("--name", help="Who it is for, as the change history will say.")] = "operator",
+    to: Annotated[str, typer.Option("--to", metavar="PATH", help="The page that it leads to.")] = "/",
+    expires: Annotated[
+        int, typer.Option("--expires", min=60, metavar="SECONDS", help="How long the link can be used.")
+    ] = LINK_LIFE_S,
+    tenant: TenantId = DEFAULT_TENANT,
+    data: Data = None,
+    database: Database = None,
+) -> None:
+    """Print a link that signs one person in to the pages, once."""
+    secret = secrets.token_urlsafe(32)
+    now = datetime.now(UTC)
+    session = Session(
+        tenant=tenant,
+        id=make_id("ses", os.urandom(ENTROPY_BYTES)),
+        name=_checked_name(name),
+        role=_checked_role(role),
+        expires_at=timestamp(now + timedelta(seconds=expires)),
+    )
+    if not re.fullmatch(r"/([\w.~-][\w./~-]*)?", to):
+        raise InvalidInput("--to", "must be the path of a page, such as /experiments/new.")
+    with opened(data, database) as here:
+        address = address_of(here.tenant(tenant), here.settings)
+        with appending(here.engine) as connection:
+            sessions.add_link(connection, session, secret=secret, now=timestamp(now))
+    print(f"{address}/sign-in?link={secret}" + (f"&next={to}" if to != "/" else ""))
+
+
+def address_of(tenant: Tenant, settings: Settings) -> str:
+    """Return where a browser finds the tenant: by plain http only on this machine, and only without a certificate."""
+    is_plain = not settings.tls_cert and _LOOPBACK.fullmatch(tenant.domain)
+    return f"{'http' if is_plain else 'https'}://{tenant.domain}"
+
+
+def _checked_role(role: str) -> Role:
+    for known in get_args(Role):
+        if role == known:
+            return known  # type: ignore[no-any-return]  # get_args returns Any
+    raise InvalidInput("--role", f"must be one of {', '.join(get_args(Role))}.")
+
+
+def _checked_name(name: str) -> str:
+    if not name.isprintable() or not 1 <= len(name) <= 100:
+        raise InvalidInput("--name", "must be 1 to 100 printable characters.")
+    return name

@@ -1,0 +1,69 @@
+"""Numbers as people read them: rounded by their uncertainty, with a true minus sign."""
+
+import math
+from collections.abc import Sequence
+
+MINUS = "−"
+NOTHING = "–"
+
+
+def count(value: float | None) -> str:
+    """Return a number of things, its thousands apart: ``12 345``."""
+    return NOTHING if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def decimals(half_width: float) -> int:
+    """Return how many decimals show two digits of an uncertainty, and no more."""
+    if not math.isfinite(half_width) or half_width <= 0:
+        return 2
+    return min(6, max(0, 1 - math.floor(math.log10(half_width))))
+
+
+def fixed(value: float | None, places: int, *, signed: bool = False) -> str:
+    """Return `value` with so many decimals."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    text = f"{abs(value):,.{places}f}".replace(",", "\u202f")
+    is_zero = float(f"{abs(value):.{places}f}") == 0
+    if value < 0 and not is_zero:
+        return MINUS + text
+    return f"+{text}" if signed and not is_zero else text
+
+
+def percent(value: float | None, n: float = 0) -> str:
+    """Return a share in percent; `n` subjects tell how exactly it is known."""
+    if value is None:
+        return NOTHING
+    half = 196 * math.sqrt(max(value * (1 - value), 1e-6) / n) if n else 0.5
+    return f"{fixed(value * 100, min(decimals(half), 2))}\u202f%"
+
+
+def points(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """Return a difference of shares in percentage points, as exactly as its interval allows."""
+    if value is None:
+        return NOTHING
+    return f"{fixed(value * 100, _places(interval, 100), signed=True)}\u202fpp"
+
+
+def between(interval: Sequence[float] | None, scale: float = 1) -> str:
+    """Return an interval, both ends as exact as its width allows."""
+    if interval is None:
+        return NOTHING
+    places = _places(interval, scale)
+    low, high = (fixed(end * scale, places, signed=True) for end in interval)
+    return f"{low} to {high}"
+
+
+def probability(value: float | None) -> str:
+    """Return a p-value or a chance; what is too small to matter only says so."""
+    if value is None:
+        return NOTHING
+    if value < 0.001:
+        return "< 0.001"
+    return "> 0.999" if value > 0.999 else f"{value:.3f}"
+
+
+def _places(interval: Sequence[float] | None, scale: float) -> int:
+    if interval is None:
+        return 2
+    return decimals(abs(interval[1] - interval[0]) / 2 * scale)

@@ -1,0 +1,1 @@
+"""What each page reads and does, one file a page."""

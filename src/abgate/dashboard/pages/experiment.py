@@ -1,0 +1,121 @@
+"""The page of one experiment: what it says, what it did, and what can be done with it."""
+
+from typing import Any
+
+from litestar import Response
+from msgspec import UNSET
+
+from abgate.asgi import STATUSES
+from abgate.core.errors import InvalidInput, Refusal
+from abgate.dashboard import results_view, timeline
+from abgate.dashboard.rendering import redirect, render
+from abgate.dashboard.visits import Visit
+from abgate.management import experiments, feature_flags
+from abgate.management.bodies import AdvanceRamp, ExperimentAnswer, RollOut, UpdateExperimentStatus
+from abgate.management.results import get_results
+
+MAX_ENTRIES = 200
+DONE = {
+    "created": "The draft was created. Nothing happens to any login before you activate it.",
+    "activated": "The experiment is running: the next login is answered by it.",
+    "paused": "The experiment is paused. Logins that are under way keep their variation.",
+    "advanced": "The ramp was raised. Whoever took part keeps their variation.",
+    "completed": "The experiment is completed.",
+    "archived": "The experiment is archived.",
+    "rolled-out": "The experiment is completed, and its feature flag serves this variation to everyone.",
+    "saved": "Your changes were saved.",
+}
+STATUS_OF = {
+    "activate": ("active", "activated"),
+    "pause": ("paused", "paused"),
+    "complete": ("completed", "completed"),
+    "archive": ("archived", "archived"),
+}
+
+
+def show_experiment(visit: Visit, id: str) -> Response[str]:
+    """Show the experiment; what takes counting is loaded right after."""
+    return _show(visit, id)
+
+
+def show_results(visit: Visit, id: str) -> Response[str]:
+    """Show what the experiment's numbers say."""
+    experiment = experiments.get_experiment(visit.caller, id)
+    results = results_view.as_json(get_results(visit.caller, id))
+    arms = results_view.arms(experiment, results)
+    return render(
+        visit,
+        "experiment_results.html",
+        experiment=experiment,
+        results=results,
+        arms=arms,
+        by_id={arm.id: arm for arm in arms},
+        decision=results_view.decision(results),
+        shares=results_view.shares_chart(arms),
+        population=results_view.POPULATION,
+    )
+
+
+def show_decision(visit: Visit, id: str) -> Response[str]:
+    """Show the decision in a word."""
+    made = results_view.decision(results_view.as_json(get_results(visit.caller, id)))
+    return render(visit, "decision_word.html", decision=made)
+
+
+def act_on_experiment(visit: Visit, id: str) -> Response[str]:
+    """Do what the pressed button says, and show the page again."""
+    action = visit.form.get("action", "")
+    try:
+        done = _act(visit, id, action)
+    except Refusal as refusal:
+        return _show(visit, id, refused=refusal.message, status=STATUSES[type(refusal)])
+    return redirect(visit, "/?done=deleted" if done == "deleted" else f"/experiments/{id}?done={done}")
+
+
+def _act(visit: Visit, id: str, action: str) -> str:
+    caller = visit.caller
+    if action in STATUS_OF:
+        status, done = STATUS_OF[action]
+        experiments.update_experiment_status(caller, id, UpdateExperimentStatus(status))  # type: ignore[arg-type]
+        return done
+    if action == "advance":
+        level = visit.form.get("level", "")
+        experiments.advance_ramp(caller, id, AdvanceRamp(int(level) if level.isdigit() else -1))
+        return "advanced"
+    if action == "roll-out":
+        experiments.roll_out_variation(caller, id, RollOut(visit.form.get("variation", "")))
+        return "rolled-out"
+    if action == "delete":
+        visit.principal.require("delete:experimentation")
+        experiments.delete_experiment(caller, id)
+        return "deleted"
+    raise InvalidInput("action", "is none that an experiment knows")
+
+
+def _show(visit: Visit, id: str, *, refused: str = "", status: int = 200) -> Response[str]:
+    experiment = experiments.get_experiment(visit.caller, id)
+    flag = feature_flags.get_feature_flag(visit.caller, experiment.feature_flag_id)
+    variations = {each.id: each for each in feature_flags.list_variations(visit.caller, flag.id).variations}
+    history = experiments.list_experiment_history(visit.caller, id, take=MAX_ENTRIES)
+    served = variations.get(flag.served_variation_id or "")
+    return render(
+        visit,
+        "experiment.html",
+        status=status,
+        experiment=experiment,
+        flag=flag,
+        variations=variations,
+        served=served,
+        next_level=_next_level(experiment),
+        readiness=experiments.validate_experiment(visit.caller, id),
+        entries=[timeline.entry_of(each) for each in history.changes],
+        done=DONE,
+        refused=refused,
+    )
+
+
+def _next_level(experiment: ExperimentAnswer) -> int | None:
+    level: Any = experiment.current_level
+    if experiment.levels is UNSET or level is None:
+        return None
+    return next((each for each in experiment.levels if each > level), None)

@@ -1,0 +1,63 @@
+"""Every page and its scope, on one screen."""
+
+from collections.abc import Callable
+from typing import Any
+
+from litestar import Router, get, post
+from litestar.datastructures import CacheControlHeader
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.static_files import create_static_files_router
+
+from abgate.core.errors import Refusal
+from abgate.dashboard import assets, errors
+from abgate.dashboard.pages import experiment, experiments, new_experiment, sign_in
+from abgate.dashboard.visits import SignInNeeded, provide_visit
+
+READ, CREATE = "read:experimentation", "create:experimentation"
+UPDATE, DELETE = "update:experimentation", "delete:experimentation"
+
+PAGES: list[tuple[Any, str, Callable[..., Any], str]] = [
+    (get, "/", experiments.show_experiments, READ),
+    (get, "/experiments/new", new_experiment.show_new_experiment, CREATE),
+    (post, "/experiments/new", new_experiment.create_experiment, CREATE),
+    (post, "/experiments/new/check", new_experiment.check_experiment, CREATE),
+    (get, "/experiments/{id:str}", experiment.show_experiment, READ),
+    (post, "/experiments/{id:str}", experiment.act_on_experiment, UPDATE),
+    (get, "/experiments/{id:str}/results", experiment.show_results, READ),
+    (get, "/experiments/{id:str}/decision", experiment.show_decision, READ),
+    (post, "/sign-out", sign_in.sign_out, READ),
+]
+
+
+def pages_router() -> Router:
+    """Return the router of every page and of what they load."""
+    return Router(
+        "/",
+        route_handlers=[
+            *(_handler(*page) for page in PAGES),
+            sign_in.show_sign_in,
+            sign_in.sign_in,
+            create_static_files_router(
+                assets.PATH,
+                [assets.STATIC],
+                include_in_schema=False,
+                cache_control=CacheControlHeader(max_age=assets.LIFE_S, public=True, immutable=True),
+            ),
+        ],
+        dependencies={"visit": Provide(provide_visit)},
+        exception_handlers={
+            SignInNeeded: errors.ask_to_sign_in,
+            Refusal: errors.answer_refusal,
+            HTTPException: errors.answer_http_exception,
+            Exception: errors.answer_fault,
+        },
+    )
+
+
+def _handler(method: Any, path: str, page: Callable[..., Any], scope: str) -> HTTPRouteHandler:
+    handler: HTTPRouteHandler = method(
+        path, status_code=200, sync_to_thread=True, include_in_schema=False, scope=scope
+    )(page)
+    return handler
