@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -15,10 +14,9 @@ from abgate.analysis.distributions import Interval
 from abgate.analysis.estimates import Estimate
 from abgate.analysis.frequentist import WelchTest, relative_lift, welch
 from abgate.analysis.group_sequential import repeated_interval, upper_bounds
+from abgate.analysis.noninferiority import Direction
 from abgate.analysis.proportions import lack_of_counts, newcombe_interval, pooled_z_p_value
 from abgate.analysis.sequential import PLANNED_N, always_valid_interval, always_valid_p_value
-
-Direction = Literal["increase", "decrease"]
 
 MIN_SUBJECTS = 30
 """Subjects that each variation needs before a mean, a ratio or a quantile is taken for normal; bench/error_rates.py
@@ -72,6 +70,11 @@ class Comparison(Struct, frozen=True, kw_only=True):
     chance_to_win: float
     expected_loss: float
     variance_removed: float | UnsetType = UNSET
+
+    @property
+    def n(self) -> int:
+        """The subjects of both."""
+        return self.control.n + self.treatment.n
 
 
 def compare(

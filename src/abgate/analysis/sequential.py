@@ -13,6 +13,9 @@ from abgate.analysis.distributions import Interval
 PLANNED_N = 20_000
 """The sample size the bounds are tightest at when none was planned."""
 
+FAR = math.log(1e6)
+"""A million times the present subjects is as good as never."""
+
 
 def tuning(planned_n: float, *, alpha: float) -> float:
     """Return ρ², for which the bounds are about the narrowest at `planned_n` subjects.
@@ -46,3 +49,19 @@ def always_valid_p_value(effect: float, se: float, n: int, *, alpha: float, plan
     scaled = n * tuning(planned_n, alpha=alpha)
     z = effect / se
     return math.exp(min(0.0, math.log1p(scaled) / 2 - scaled * z * z / (2 * (scaled + 1))))
+
+
+def subjects_to_conclude(effect: float, se: float, n: int, *, alpha: float, planned_n: float = PLANNED_N) -> float:
+    """Return at how many subjects the interval will leave out zero, if the effect stays what it is now; maybe infinite.
+
+    The standard error is taken to shrink with the square root of the subjects. A forecast, not a promise.
+    """
+    from scipy.optimize import brentq
+
+    def excess(log_growth: float) -> float:
+        growth = math.exp(log_growth)
+        return abs(effect) / se * math.sqrt(growth) - critical_z(n * growth, alpha=alpha, planned_n=planned_n)
+
+    if excess(0.0) >= 0:
+        return float(n)
+    return n * math.exp(brentq(excess, 0.0, FAR)) if excess(FAR) > 0 else math.inf
