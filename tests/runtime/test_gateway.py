@@ -55,7 +55,7 @@ def test_a_login_is_sent_on_with_its_assignment() -> None:
     )
     assert answer.header("cache-control") == "no-store"
     given = added(answer)
-    assert given.pop(TOKEN).startswith("a1.")
+    assert given.pop(TOKEN).startswith("a2.")
     assert given == {"ext-experiment_id": experiment_id(), "ext-variation_id": variation_id(2)}
     [made] = harness.recorded
     assert made.attributes == {"client_id": "app", "domain": "localhost"}

@@ -36,7 +36,7 @@ def test_the_answer_is_the_one_of_the_specification() -> None:
     assert (answer.status, answer.header("content-type")) == (200, "application/json")
     body = answer.json()
     token = body.pop("assignment_token")
-    assert token.startswith("a1.")
+    assert token.startswith("a2.")
     assert body == {
         "experiment": {
             "experiment_id": experiment_id(),
@@ -170,7 +170,7 @@ def test_a_forced_assignment_stays_forced_by_its_token() -> None:
     [
         ({"variation_id": variation_id(1)}, "experiment_orphaned_params"),
         ({"experiment_id": "exp_x"}, "experiment_not_found"),
-        ({"preview": "p1.nonsense"}, "forced_assignment_refused"),
+        ({"preview": "p2.nonsense"}, "forced_assignment_refused"),
     ],
 )
 def test_what_cannot_be_forced_is_warned_of(given: Any, warning: str) -> None:

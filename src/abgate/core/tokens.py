@@ -1,34 +1,42 @@
 """The signed tokens of the runtime: for assignments, previews and event streams (``runtime.md``, "Assignment").
 
-A token is its fields and their HMAC-SHA256 (RFC 2104), joined by dots, so that it can stand in a URL as it is. Key and
-time are arguments. Whatever is not a token of ours reads as None: a bad token costs a login nothing.
+A token is its fields and their HMAC-SHA256 (RFC 2104, cut to 128 bits), joined by dots, so that it can stand in a URL
+as it is. Key and time are arguments. Whatever is not a token of ours reads as None: a bad token costs a login nothing.
 """
 
-from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import sha256
 from hmac import compare_digest
-from hmac import digest as hmac
+from typing import TYPE_CHECKING
 
 from abgate.core.assignment import Forced, InFlight, Subjects
 from abgate.core.ids import ExperimentId, SegmentId, VariationId
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 ASSIGNMENT_LIFETIME_S = 3600
 PREVIEW_LIFETIME_S = 24 * 3600
 STREAM_LIFETIME_S = 24 * 3600
 MAX_LENGTH = 512
 
-_ASSIGNMENT, _PREVIEW, _STREAM, _SUBJECT = "a1", "p1", "e1", "s1"
+_ASSIGNMENT, _PREVIEW, _STREAM = "a2", "p2", "e2"
 _FORCED = "f"
+# In bytes: half of what the hash gives, the least that RFC 2104, section 5, recommends.
+_MAC_LENGTH = 16
+_BLOCK = 64
 
 
 def make_assignment_token(key: bytes, in_flight: InFlight, subject: str, *, now: float) -> str:
     """Return the token by which a login that is under way keeps its variation for an hour.
 
-    The subject is in it only as a keyed digest: the token passes through browsers and other people's logs.
+    The subject is in it only by way of the keyed digest: the token passes through browsers and other people's logs.
     """
-    digest = _subject_digest(key, in_flight.experiment_id, subject)
     mark = _FORCED if in_flight.is_forced else ""
-    fields = (in_flight.experiment_id, in_flight.variation_id, in_flight.segment_id or "", mark, digest, str(int(now)))
-    return _sealed(key, _ASSIGNMENT, *fields)
+    segment_id = in_flight.segment_id or ""
+    text = f"{_ASSIGNMENT}.{in_flight.experiment_id}.{in_flight.variation_id}.{segment_id}.{mark}.{int(now)}"
+    return f"{text}.{_mac(key, f'{text}.{subject}')}"
 
 
 def read_assignment_token(key: bytes, token: str, subjects: Subjects, *, now: float) -> InFlight | None:
@@ -36,14 +44,12 @@ def read_assignment_token(key: bytes, token: str, subjects: Subjects, *, now: fl
 
     One from the future is taken: only our own clock, set back since, makes such a token.
     """
-    fields = _opened(key, _ASSIGNMENT, token, 6)
+    given = [subject for subject in (subjects.device, subjects.user, subjects.organization) if subject]
+    fields = _opened(key, _ASSIGNMENT, token, 5, [f".{subject}" for subject in given])
     if fields is None:
         return None
-    experiment_id, variation_id, segment_id, mark, digest, issued_at = fields
+    experiment_id, variation_id, segment_id, mark, issued_at = fields
     if now - int(issued_at) > ASSIGNMENT_LIFETIME_S:
-        return None
-    given = (subject for subject in (subjects.device, subjects.user, subjects.organization) if subject)
-    if not any(compare_digest(digest, _subject_digest(key, experiment_id, subject)) for subject in given):
         return None
     return InFlight(experiment_id, variation_id, segment_id or None, mark == _FORCED)
 
@@ -105,19 +111,32 @@ def _sealed(key: bytes, *fields: str) -> str:
     return f"{text}.{_mac(key, text)}"
 
 
-def _opened(key: bytes, kind: str, token: str, count: int) -> list[str] | None:
+def _opened(key: bytes, kind: str, token: str, count: int, unsaid: Sequence[str] = ("",)) -> list[str] | None:
+    """Return the fields, if the token was sealed with one of the texts in `unsaid` after them."""
     text, _, mac = token.rpartition(".")
     # compare_digest takes text only when it is ASCII, which every token of ours is.
-    if len(token) > MAX_LENGTH or not token.isascii() or not compare_digest(mac, _mac(key, text)):
+    if len(token) > MAX_LENGTH or not token.isascii():
         return None
     fields = text.split(".")
-    return fields[1:] if fields[0] == kind and len(fields) == count + 1 else None
-
-
-def _subject_digest(key: bytes, experiment_id: ExperimentId, subject: str) -> str:
-    return _mac(key, f"{_SUBJECT}.{experiment_id}.{subject}")[:22]
+    if fields[0] != kind or len(fields) != count + 1:
+        return None
+    return fields[1:] if any(compare_digest(mac, _mac(key, text + more)) for more in unsaid) else None
 
 
 def _mac(key: bytes, text: str) -> str:
-    digest = hmac(key, text.encode("utf-8", "surrogatepass"), "sha256")
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    inner, outer = _begun(key)
+    inner, outer = inner.copy(), outer.copy()
+    inner.update(text.encode("utf-8", "surrogatepass"))
+    outer.update(inner.digest())
+    return outer.digest()[:_MAC_LENGTH].hex()
+
+
+@lru_cache(16)
+def _begun(key: bytes) -> tuple["_Hash", "_Hash"]:
+    """Return HMAC's inner and outer hash, each begun with the padded key.
+
+    Copies of them make a digest in less than half the time of `hmac.digest`: OpenSSL looks up algorithm and key anew
+    each time.
+    """
+    padded = (key if len(key) <= _BLOCK else sha256(key).digest()).ljust(_BLOCK, b"\0")
+    return sha256(bytes(byte ^ 0x36 for byte in padded)), sha256(bytes(byte ^ 0x5C for byte in padded))
