@@ -27,6 +27,8 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 Answer = tuple[int, bytes, Headers]
 """Status, body and headers, without `Content-Length`, which whoever sends it adds."""
+AtOnce = Callable[[bytes], Answer | None]
+"""Answers a request by its body, its head being known, from memory alone; None when that takes waiting."""
 Authenticate = Callable[[str | None, str | None], Awaitable[Principal]]
 """Takes a request's Host and Authorization headers and returns who asks; raises `InvalidToken`, `Unavailable`."""
 Recognize = Callable[[str | None, str | None], Principal | None]

@@ -6,7 +6,8 @@ import msgspec
 from msgspec import Raw
 from sqlalchemy import Engine
 
-from abgate.core.events import AuthEvent, ExperimentDetails, Exposure, Microseconds
+from abgate.core.compiled import ExperimentDetails
+from abgate.core.events import AuthEvent, Exposure, Microseconds
 from abgate.storage import event_log
 from abgate.storage.engine import appending
 from abgate.storage.event_log import Enriched, PastExposure

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from msgspec import UNSET, Struct
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from abgate.core.allocation import Allocation, AllocationStrategy
 from abgate.core.bucketing import cumulative, level_end
@@ -38,12 +39,46 @@ class ExperimentContext(Struct, frozen=True):
     is_control: bool
 
 
-class CompiledAllocation(Struct, frozen=True):
+class ExperimentDetails(Struct, frozen=True, kw_only=True, dict=True):
+    """``details.experiment`` of an enriched event; no subject's identifier is in it."""
+
+    experiment_id: ExperimentId
+    variation_id: VariationId
+    is_control: bool
+    segment_id: SegmentId | UnsetType = UNSET
+    allocation_strategy: AllocationStrategy
+    config: Config
+
+    @cached_property
+    def json(self) -> bytes:
+        """The same as JSON, which thousands of exposures share."""
+        return msgspec.json.encode(self)
+
+
+class CompiledAllocation(Struct, frozen=True, dict=True):
     """One allocation with its answer: the variation's overrides merged over the flag's defaults."""
 
     context: ExperimentContext
     variation_name: str
     segment_id: SegmentId | None
+    strategy: AllocationStrategy
+
+    @cached_property
+    def context_json(self) -> Raw:
+        """The context as logins get it."""
+        return Raw(msgspec.json.encode(self.context))
+
+    @cached_property
+    def details(self) -> ExperimentDetails:
+        """What an exposure of it records."""
+        return ExperimentDetails(
+            experiment_id=self.context.experiment_id,
+            variation_id=self.context.variation_id,
+            is_control=self.context.is_control,
+            segment_id=UNSET if self.segment_id is None else self.segment_id,
+            allocation_strategy=self.strategy,
+            config=self.context.config,
+        )
 
 
 class CompiledExperiment(Struct, frozen=True, kw_only=True, dict=True):
@@ -152,7 +187,8 @@ def _compiled(allocation: Allocation, experiment: Experiment, present: Present |
         config=served_config(_parameters(experiment, present), overrides),
         is_control=allocation.is_control,
     )
-    return CompiledAllocation(context, name, None if allocation.segment_id is UNSET else allocation.segment_id)
+    segment_id = None if allocation.segment_id is UNSET else allocation.segment_id
+    return CompiledAllocation(context, name, segment_id, experiment.allocation_strategy)
 
 
 def _parameters(experiment: Experiment, present: Present | None) -> Mapping[str, Parameter]:

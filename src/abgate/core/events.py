@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
-from abgate.core.allocation import AllocationStrategy
 from abgate.core.assignment import Reason
-from abgate.core.compiled import Config
-from abgate.core.ids import ExperimentId, SegmentId, Timestamp, VariationId, timestamp
+from abgate.core.compiled import ExperimentDetails
+from abgate.core.ids import Timestamp, timestamp
 
 MAX_SUBJECT_LENGTH = 256
 """In characters; identifiers are indexed, and PostgreSQL's index entries hold at most some 2,700 bytes."""
@@ -26,17 +25,6 @@ milliseconds.
 """
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class ExperimentDetails(Struct, frozen=True, kw_only=True):
-    """``details.experiment`` of an enriched event; no subject's identifier is in it."""
-
-    experiment_id: ExperimentId
-    variation_id: VariationId
-    is_control: bool
-    segment_id: SegmentId | UnsetType = UNSET
-    allocation_strategy: AllocationStrategy
-    config: Config
 
 
 class Exposure(Struct, frozen=True, kw_only=True):

@@ -44,6 +44,8 @@ class Circuit:
 
     def succeeded(self) -> None:
         """Take note that a request went well."""
+        if not self._faults and self._opened_at is None:
+            return
         self._faults.clear()
         self._opened_at = None
         self._is_trying = False
@@ -64,20 +66,20 @@ class Circuit:
         self._is_trying = False
 
 
-def attempt(circuit: Circuit, entry: str, decide: Callable[[], T | None], otherwise: T) -> T | None:
+def attempt(circuit: Circuit, entry: str, decide: Callable[[], T | None], otherwise: Callable[[], T]) -> T | None:
     """Return what `decide` gives; `otherwise` when that meets a fault of ours, or at once while the circuit is open.
 
     What the caller did wrong is not ours: such a refusal is raised on. None says that there is no decision yet, and
     counts as no attempt: it is to be tried another way.
     """
     if not circuit.admits():
-        return otherwise
+        return otherwise()
     try:
         decided = decide()
     except BaseException as error:
         if not _is_fault(circuit, entry, error):
             raise
-        return otherwise
+        return otherwise()
     if decided is None:
         circuit.abandoned()
     else:

@@ -8,7 +8,7 @@ import structlog
 from msgspec import UNSET, Struct
 
 from abgate.core.assignment import Assignment, AssignmentWarning, Forced, InFlight, Reason, Subjects, assign
-from abgate.core.events import ExperimentDetails, Exposure
+from abgate.core.events import Exposure
 from abgate.core.ids import Flow
 from abgate.core.snapshot import Snapshot
 from abgate.core.tokens import make_assignment_token, permitted, read_assignment_token
@@ -120,22 +120,15 @@ def _exposure(
     experiment, allocation = assignment.experiment, assignment.allocation
     if experiment is None or allocation is None:
         return None
-    context = allocation.context
+    subjects = login.subjects
     return Exposure(
         at=int(now * 1_000_000),
-        experiment=ExperimentDetails(
-            experiment_id=context.experiment_id,
-            variation_id=context.variation_id,
-            is_control=context.is_control,
-            segment_id=UNSET if allocation.segment_id is None else allocation.segment_id,
-            allocation_strategy=experiment.strategy,
-            config=context.config,
-        ),
+        experiment=allocation.details,
         reason=assignment.reason,
-        subject=login.subjects.find(experiment.subject),
-        device=login.subjects.device or None,
-        user_id=login.subjects.user or None,
-        organization_id=login.subjects.organization or None,
+        subject=subjects.find(experiment.subject),
+        device=subjects.device or None,
+        user_id=subjects.user or None,
+        organization_id=subjects.organization or None,
         transaction_id=login.transaction_id,
         snapshot_number=snapshot.number,
         # What results are broken down by; the user agent itself is long, and says more of a person than they need.

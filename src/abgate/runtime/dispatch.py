@@ -20,19 +20,19 @@
     async def authenticate(host, authorization):        # raises InvalidToken, Unavailable; memory when verified lately
         return recognize(host, authorization) or await asyncio.to_thread(verifier.verify, tenant, authorization)
 
-The hottest of them, resolve and OFREP, can be answered by a plain function as well: `RuntimeApp.answer`, by which
+The hottest of them, resolve and OFREP, can be answered by a plain function as well: `RuntimeApp.answering`, by which
 `protocol.py` answers before there is any ASGI.
 """
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 import structlog
 from sqlalchemy import Engine
 
 from abgate.asgi import (
     Answer,
+    AtOnce,
     Authenticate,
     ClientGone,
     Handler,
@@ -56,10 +56,8 @@ from abgate.runtime.keys import RuntimeKeys
 from abgate.runtime.snapshots import Snapshots
 from abgate.settings import Settings
 
-ANSWER = "abgate_answer"
-"""The name in the lifespan's state under which `RuntimeApp.answer` is found."""
-
-AtOnce = Callable[[Scope, bytes], Answer | None]
+ANSWERING = "abgate_answering"
+"""The name in the lifespan's state under which `RuntimeApp.answering` is found."""
 
 log = structlog.get_logger()
 
@@ -105,8 +103,8 @@ class RuntimeApp:
             clock=clock,
         )
         self._ofrep = _timed("ofrep", evaluating)
-        self._resolve_at_once = _timed_function("resolve", resolving.answer)
-        self._evaluate_at_once = _timed_function("ofrep", evaluating.answer)
+        self._resolve_at_once = _timed_function("resolve", resolving.answering)
+        self._evaluate_at_once = _timed_function("ofrep", evaluating.answering)
         self._routes: dict[str, Handler] = {
             resolve.PATH: _timed("resolve", resolving),
             gateway.PATH: _timed("authorize", gateway.GatewayEndpoint(delivery, tenant_of, settings, self.circuit)),
@@ -126,7 +124,7 @@ class RuntimeApp:
         """Answer one request, or hand it on."""
         if scope["type"] == "lifespan":
             # The server copies what stands here into every connection's protocol.
-            scope.get("state", {})[ANSWER] = self.answer
+            scope.get("state", {})[ANSWERING] = self.answering
         handler = self._handler(scope["path"]) if scope["type"] == "http" else None
         if handler is None:
             await self._app(scope, receive, send)
@@ -142,19 +140,12 @@ class RuntimeApp:
             log.exception("runtime_fault", path=scope["path"])
             await send_json(send, 500, _INTERNAL_ERROR)
 
-    def answer(self, scope: Scope, body: bytes) -> Answer | None:
-        """Return the answer to a POST to resolve or OFREP, just as it is given over ASGI, from memory alone.
+    def answering(self, scope: Scope) -> AtOnce:
+        """Return the function that answers POSTs to resolve or OFREP of this head, by their bodies, as over ASGI.
 
-        None when that takes waiting, and so has to be asked over ASGI.
+        It answers from memory alone, and returns None when that takes waiting, so that it has to be asked over ASGI.
         """
-        at_once = self._resolve_at_once if scope["path"] == resolve.PATH else self._evaluate_at_once
-        try:
-            return at_once(scope, body)
-        except (Refusal, WrongRequest) as refusal:
-            return refusal_answer(refusal)
-        except Exception:
-            log.exception("runtime_fault", path=scope["path"])
-            return json_answer(500, _INTERNAL_ERROR)
+        return (self._resolve_at_once if scope["path"] == resolve.PATH else self._evaluate_at_once)(scope)
 
     def _handler(self, path: str) -> Handler | None:
         handler = self._routes.get(path)
@@ -168,8 +159,10 @@ def _timed(entry: str, handler: Handler) -> Handler:
 
     async def timed(scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
+        trace_id = _trace_id(scope)
+        marks = {} if trace_id is None else {"trace_id": trace_id}
         try:
-            with _traced(scope):
+            with structlog.contextvars.bound_contextvars(**marks):
                 await handler(scope, receive, send)
         finally:
             observe(time.perf_counter() - started)
@@ -177,32 +170,53 @@ def _timed(entry: str, handler: Handler) -> Handler:
     return timed
 
 
-def _timed_function(entry: str, answer: AtOnce) -> AtOnce:
+def _timed_function(entry: str, answering: Callable[[Scope], AtOnce]) -> Callable[[Scope], AtOnce]:
     """Do the same for a function; an answer that is not to be had at once is timed where it is given."""
     observe = metrics.REQUESTS.labels(entry).observe
 
-    def timed(scope: Scope, body: bytes) -> Answer | None:
-        started = time.perf_counter()
-        answered: Answer | None = _INTERRUPTED
-        try:
-            with _traced(scope):
-                answered = answer(scope, body)
-            return answered
-        finally:
-            if answered is not None:
+    def timed_answering(scope: Scope) -> AtOnce:
+        trace_id, told = _trace_id(scope), _told(answering, scope)
+
+        def timed(body: bytes) -> Answer | None:
+            started = time.perf_counter()
+            if trace_id is None:
+                answer = told(body)
+            else:
+                with structlog.contextvars.bound_contextvars(trace_id=trace_id):
+                    answer = told(body)
+            if answer is not None:
                 observe(time.perf_counter() - started)
+            return answer
 
-    return timed
+        return timed
+
+    return timed_answering
 
 
-def _traced(scope: Scope) -> AbstractContextManager[None]:
+def _told(answering: Callable[[Scope], AtOnce], scope: Scope) -> AtOnce:
+    """Return what answers requests of this head, refusals and faults told."""
+    try:
+        answer = answering(scope)
+    except WrongRequest as wrong:
+        refused = refusal_answer(wrong)
+        return lambda _body: refused
+
+    def told(body: bytes) -> Answer | None:
+        try:
+            return answer(body)
+        except (Refusal, WrongRequest) as refusal:
+            return refusal_answer(refusal)
+        except Exception:
+            log.exception("runtime_fault", path=scope["path"])
+            return json_answer(500, _INTERNAL_ERROR)
+
+    return told
+
+
+def _trace_id(scope: Scope) -> str | None:
     trace = header(scope, b"traceparent")
     # W3C Trace Context, section 3.2: version-traceid-parentid-flags.
-    return _UNTRACED if trace is None else structlog.contextvars.bound_contextvars(trace_id=trace[3:35])
-
-
-_UNTRACED = nullcontext()
-_INTERRUPTED: Answer = (500, b"", ())
+    return None if trace is None else trace[3:35]
 
 
 _INTERNAL_ERROR = {

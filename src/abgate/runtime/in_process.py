@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Mapping
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import Raw, Struct
 from sqlalchemy import Engine
 
 from abgate.asgi import Authenticate, Receive, Scope, Send, check_method, header, read_body, send_bytes, send_json
 from abgate.core.assignment import Subjects
-from abgate.core.compiled import CompiledExperiment
+from abgate.core.compiled import CompiledExperiment, ExperimentDetails
 from abgate.core.errors import InvalidInput, TooManyRequests
-from abgate.core.events import ExperimentDetails, Exposure
+from abgate.core.events import Exposure
 from abgate.core.ids import ExperimentId
 from abgate.core.reports import MAX_REPORTS, Report, find_allocation
 from abgate.core.segment import Conditions
@@ -139,15 +139,7 @@ class _Reading:
         subject = Subjects(report.device, report.user, report.organization).find(experiment.subject)
         if not subject:
             raise InvalidInput(experiment.subject, "is the experiment's subject, and missing.")
-        details = ExperimentDetails(
-            experiment_id=experiment.id,
-            variation_id=report.variation_id,
-            is_control=allocation.context.is_control,
-            segment_id=UNSET if report.segment_id is None else report.segment_id,
-            allocation_strategy=experiment.strategy,
-            config=allocation.context.config,
-        )
-        return _exposure(report, details, subject)
+        return _exposure(report, allocation.details, subject)
 
     def _experiment(self, id: ExperimentId) -> CompiledExperiment | None:
         if id not in self._experiments:

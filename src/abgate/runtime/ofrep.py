@@ -8,8 +8,7 @@ attributes are read by those names. Every evaluation is an exposure, bulk ones t
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
@@ -18,6 +17,7 @@ from msgspec import Struct
 
 from abgate.asgi import (
     Answer,
+    AtOnce,
     Authenticate,
     Receive,
     Recognize,
@@ -53,10 +53,11 @@ CATCH_UP_S = 1.0
 STREAM_STEP_S = 3600
 
 Found = tuple[ServedFlag, str | None]
+_Pairs = Sequence[tuple[bytes, bytes]]
 ErrorCode = Literal["PARSE_ERROR", "TARGETING_KEY_MISSING", "INVALID_CONTEXT", "GENERAL", "FLAG_NOT_FOUND"]
 
 _encode = msgspec.json.Encoder().encode
-_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_JSON = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 _ALLOWED = (
     (b"access-control-allow-methods", b"POST"),
     (b"access-control-allow-headers", b"authorization, content-type, if-none-match, x-api-key"),
@@ -119,29 +120,37 @@ class OfrepEndpoint:
         cors = _cors(principal, origin)
         body = await read_body(scope, receive, limit=BODY_LIMIT)
         await self._catch_up(principal.tenant, _told_number(scope))
-        await send_bytes(send, *self._answer(scope, principal, body, cors))
+        known = header(scope, b"if-none-match")
+        await send_bytes(send, *self._answer(principal.tenant, _key(scope), known, body, cors))
 
-    def answer(self, scope: Scope, body: bytes) -> Answer | None:
-        """Return the answer, from memory alone; None when that takes waiting: for the caller to be verified, or for
-        the change that the caller was told of.
+    def answering(self, scope: Scope) -> AtOnce:
+        """Return the function that answers requests of this head, by their bodies, from memory alone.
+
+        It returns None when that takes waiting: for the caller to be verified, or for the change that the caller was
+        told of. Raises `WrongRequest`.
         """
         check_method(scope, "POST")
-        principal = self._recognize(header(scope, b"host"), _credential(scope))
-        if principal is None or self._is_behind(principal.tenant, _told_number(scope)):
-            return None
-        return self._answer(scope, principal, body, _cors(principal, header(scope, b"origin")))
+        host, credential, origin = header(scope, b"host"), _credential(scope), header(scope, b"origin")
+        told, key, known = _told_number(scope), _key(scope), header(scope, b"if-none-match")
 
-    def _answer(self, scope: Scope, principal: Principal, body: bytes, cors: list[tuple[bytes, bytes]]) -> Answer:
-        key = scope["path"][len(PATH) + 1 :]
-        known = None if key else header(scope, b"if-none-match")
-        decide = partial(self._decide, principal.tenant, key, body, known)
+        def answer(body: bytes) -> Answer | None:
+            principal = self._recognize(host, credential)
+            if principal is None or self._is_behind(principal.tenant, told):
+                return None
+            return self._answer(principal.tenant, key, known, body, _cors(principal, origin))
+
+        return answer
+
+    def _answer(self, tenant: str, key: str, known: str | None, body: bytes, cors: _Pairs) -> Answer:
         try:
-            # `decide` always comes to something, so that None stands for nothing here.
-            status, answer, more = attempt(self._circuit, "ofrep", decide, _on_fault(key)) or _on_fault(key)
+            # `_decide` always comes to something, so that None stands for nothing here.
+            status, answer, more = attempt(
+                self._circuit, "ofrep", lambda: self._decide(tenant, key, body, known), lambda: _on_fault(key)
+            ) or _on_fault(key)
         except _Refused as refused:
             failure = msgspec.structs.replace(refused.failure, key=key or None)
             return json_answer(404 if failure.errorCode == "FLAG_NOT_FOUND" else 400, failure, cors)
-        return status, answer, [*_JSON, *cors, *more]
+        return status, answer, (*_JSON, *cors, *more) if cors or more else _JSON
 
     def _decide(self, tenant: str, key: str, body: bytes, known: str | None) -> Answer:
         context = _context(body)
@@ -255,17 +264,22 @@ def _credential(scope: Scope) -> str | None:
     return f"Bearer {api_key}" if authorization is None and api_key is not None else authorization
 
 
-def _cors(principal: Principal, origin: str | None) -> list[tuple[bytes, bytes]]:
-    if not principal.scopes & SCOPES:
+def _key(scope: Scope) -> str:
+    key: str = scope["path"][len(PATH) + 1 :]
+    return key
+
+
+def _cors(principal: Principal, origin: str | None) -> _Pairs:
+    if principal.scopes.isdisjoint(SCOPES):
         raise InsufficientScope("evaluate:experimentation")
     if origin is None:
-        return []
+        return ()
     if origin in principal.origins:
         return _origin_headers(origin)
     if principal.scopes == {EVALUATE_BY_OFREP}:
         message = "This key does not admit pages of this origin. `abgate keys create --origin` makes one that does."
         raise WrongRequest(403, "origin_not_admitted", message)
-    return []
+    return ()
 
 
 def _told_number(scope: Scope) -> int:

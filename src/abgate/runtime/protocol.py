@@ -1,9 +1,13 @@
 """Resolve and OFREP answered before there is any ASGI: a subclass of the server's own HTTP protocol.
 
 ASGI costs a task, an event and four dictionaries a request, which is as much again as an answer from memory. So a
-request that came whole and can be answered at once is, by `RuntimeApp.answer`; whatever is out of the ordinary
+request that came whole and can be answered at once is, by `RuntimeApp.answering`; whatever is out of the ordinary
 (chunked, ``Expect``, HTTP/1.0, too large, another method, an earlier answer still under way) takes the way over ASGI,
 where the same function decides. The setting `fast_http` turns this off.
+
+A caller's requests differ in their bodies alone: their heads are the same, byte for byte. A head that was parsed once
+is known from then on, and a request that has it costs a look-up instead of the parser and what is read from headers,
+which is a third of the whole answer. Heads that bear a trace are each another, and are parsed.
 
 This leans on the inside of uvicorn, which is why its version is pinned exactly; ``test_http_conformance.py`` holds both
 ways to the same answers.
@@ -11,20 +15,30 @@ ways to the same answers.
 
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from abgate.asgi import Answer, Scope
+from abgate.asgi import Answer, AtOnce, Scope
 from abgate.runtime import ofrep, resolve
-from abgate.runtime.dispatch import ANSWER, AtOnce
+from abgate.runtime.dispatch import ANSWERING
 
 BODY_LIMIT = min(resolve.BODY_LIMIT, ofrep.BODY_LIMIT)
+MAX_HEADS = 1024
+MAX_HEAD_LENGTH = 4096
 _UNUSUAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+_END = b"\r\n\r\n"
 
 Target = tuple[str, bytes]
+
+
+class KnownHead(NamedTuple):
+    """What was read from a request's head: how long the body is, and what answers by it."""
+
+    length: int
+    answer: AtOnce
 
 
 class HotProtocol(HttpToolsProtocol):
@@ -32,10 +46,34 @@ class HotProtocol(HttpToolsProtocol):
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._answer: AtOnce = app_state[ANSWER]
+        self._answering = app_state[ANSWERING]
+        # One for all connections of the server.
+        self._known: dict[bytes, KnownHead] = app_state.setdefault("abgate_known_heads", {})
+        self._is_between = True
         self._is_hot = False
         self._is_stopping = False
         self._received = b""
+        # What came at once, beginning with a request; else empty.
+        self._chunk = b""
+        self._answered_at = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a request with a known head that came whole and alone; leave everything else to the parser."""
+        end = data.find(_END) + len(_END)
+        known = self._known.get(data[:end])
+        if known is not None and len(data) - end == known.length and self._is_between and self._may_answer():
+            answer = known.answer(data[end:])
+            if answer is not None:
+                self._write(answer)
+                self._rest()
+                return
+        self._chunk = data if self._is_between else b""
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._is_between = False
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Take the request over, or leave it to ASGI."""
@@ -57,13 +95,15 @@ class HotProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Answer at once; what turns out to take waiting is handed to ASGI as it came."""
+        self._is_between = True
         if not self._is_hot:
             super().on_message_complete()
             return
         self._is_hot = False
-        answer = self._answer(cast("Scope", self.scope), self._received)
+        at_once = self._answering(cast("Scope", self.scope))
+        answer = at_once(self._received)
         if answer is not None:
-            self._write(answer)
+            self._answer(answer, at_once)
             return
         super().on_headers_complete()
         super().on_body(self._received)
@@ -78,13 +118,24 @@ class HotProtocol(HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection, unless it was used since the timer was set, which known heads do not do anew."""
+        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _may_answer(self) -> bool:
+        # Answers leave in the order of their requests, and not faster than the client takes them.
+        return not self.flow.write_paused and (self.cycle is None or self.cycle.response_complete)
+
     def _hot_target(self) -> Target | None:
         """Return path and query of a request that can be answered here, else None."""
         target = _target(self.url)
         if target is None or self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None
-        # Answers leave in the order of their requests, and not faster than the client takes them.
-        if self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
+        if not self._may_answer():
             return None
         length = None
         for name, value in self.headers:
@@ -94,21 +145,41 @@ class HotProtocol(HttpToolsProtocol):
                 length = value
         return target if length is not None and len(length) < 10 and int(length) <= BODY_LIMIT else None
 
-    def _write(self, answer: Answer) -> None:
-        status, body, headers = answer
+    def _answer(self, answer: Answer, at_once: AtOnce) -> None:
         stays = self.parser.should_keep_alive() and not self._is_stopping
-        head = [STATUS_LINE[status]]
-        for name, value in (*self.server_state.default_headers, *headers):
-            head += (name, b": ", value, b"\r\n")
-        if not stays:
-            head.append(b"connection: close\r\n")
-        if status != HTTPStatus.NOT_MODIFIED:
-            head.append(b"content-length: %d\r\n" % len(body))
-        head += (b"\r\n", body)
-        self.transport.write(b"".join(head))
+        self._write(answer, stays=stays)
+        if stays and answer[0] == HTTPStatus.OK:
+            self._remember(at_once)
         if not stays:
             self.transport.close()
         self.on_response_complete()
+
+    def _remember(self, at_once: AtOnce) -> None:
+        end = self._chunk.find(_END) + len(_END)
+        came_alone = self._chunk[end:] == self._received
+        if not came_alone or end > MAX_HEAD_LENGTH or any(name == b"traceparent" for name, _ in self.headers):
+            return
+        if len(self._known) >= MAX_HEADS:
+            self._known.clear()
+        self._known[self._chunk[:end]] = KnownHead(len(self._received), at_once)
+
+    def _write(self, answer: Answer, *, stays: bool = True) -> None:
+        status, body, headers = answer
+        lines = _lines(status, tuple(self.server_state.default_headers), tuple(headers))
+        if not stays:
+            lines += b"connection: close\r\n"
+        if status != HTTPStatus.NOT_MODIFIED:
+            lines = b"%bcontent-length: %d\r\n" % (lines, len(body))
+        self.transport.write(b"%b\r\n%b" % (lines, body))
+
+    def _rest(self) -> None:
+        """Wait for the next request. What `on_response_complete` does but the timer, which costs more than the rest."""
+        self.server_state.total_requests += 1
+        self._answered_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
 
 @lru_cache(4096)
@@ -121,3 +192,10 @@ def _target(url: bytes) -> Target | None:
     path = unquote(parsed.path.decode("ascii"))
     is_hot = path in (resolve.PATH, ofrep.PATH) or path.startswith(ofrep.PATH + "/")
     return (path, parsed.query or b"") if is_hot else None
+
+
+@lru_cache(256)
+def _lines(status: int, *headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Return the beginning of an answer; the date, which is among the headers, changes once a second."""
+    pairs = [pair for given in headers for pair in given]
+    return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % pair for pair in pairs)

@@ -9,6 +9,7 @@ from msgspec import Meta, Raw, Struct
 
 from abgate.asgi import (
     Answer,
+    AtOnce,
     Authenticate,
     Receive,
     Recognize,
@@ -22,7 +23,6 @@ from abgate.asgi import (
     send_bytes,
 )
 from abgate.core.assignment import FAILED, AssignmentWarning, Forced, Reason, Subjects
-from abgate.core.compiled import ExperimentContext
 from abgate.core.errors import InvalidInput
 from abgate.core.events import MAX_SUBJECT_LENGTH
 from abgate.core.ids import Flow, SegmentId
@@ -38,7 +38,7 @@ DEADLINE_S = 1.0
 
 T = TypeVar("T")
 
-_JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_JSON = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 
 Identifier = Annotated[str, Meta(max_length=MAX_SUBJECT_LENGTH)]
 
@@ -89,10 +89,10 @@ class ResolveRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     record: bool | None = None
 
 
-class ResolveAnswer(Struct, frozen=True):
-    """What it is told."""
+class ResolveAnswer(Struct, frozen=True, gc=False):
+    """What it is told; `experiment` is an `ExperimentContext`."""
 
-    experiment: ExperimentContext | None
+    experiment: Raw | None
     reason: Reason
     variation_name: str | None
     segment_id: SegmentId | None
@@ -121,25 +121,33 @@ class ResolveEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        _check(scope)
+        answer_at_once = self.answering(scope)
         body = await read_body(scope, receive, limit=BODY_LIMIT)
-        answer = self.answer(scope, body)
+        answer = answer_at_once(body)
         if answer is None:
             decide = partial(self._decide_once_verified, scope, body)
             answer = await fail_open(self._circuit, "resolve", decide, self._otherwise())
         await send_bytes(send, *answer)
 
-    def answer(self, scope: Scope, body: bytes) -> Answer | None:
-        """Return the answer, from memory alone; None when the caller has to be verified first, which takes waiting."""
+    def answering(self, scope: Scope) -> AtOnce:
+        """Return the function that answers requests of this head, by their bodies, from memory alone.
+
+        It returns None when the caller has to be verified first, which takes waiting. Raises `WrongRequest`.
+        """
         _check(scope)
-        return attempt(self._circuit, "resolve", lambda: self._decide_if_known(scope, body), self._otherwise())
+        host, authorization = header(scope, b"host"), header(scope, b"authorization")
+
+        def answer(body: bytes) -> Answer | None:
+            def decide() -> Answer | None:
+                principal = self._recognize(host, authorization)
+                return None if principal is None else self._decide(principal, body)
+
+            return attempt(self._circuit, "resolve", decide, self._otherwise)
+
+        return answer
 
     def _otherwise(self) -> Answer:
         return 200, _WHILE_OPEN if self._circuit.is_open else _ON_FAULT, _JSON
-
-    def _decide_if_known(self, scope: Scope, body: bytes) -> Answer | None:
-        principal = self._recognize(header(scope, b"host"), header(scope, b"authorization"))
-        return None if principal is None else self._decide(principal, body)
 
     async def _decide_once_verified(self, scope: Scope, body: bytes) -> Answer:
         async with asyncio.timeout(DEADLINE_S):
@@ -151,7 +159,7 @@ class ResolveEndpoint:
         delivered = self._delivery.deliver(principal.tenant, read_login(read_request(body, ResolveRequest)))
         assignment, allocation = delivered.assignment, delivered.assignment.allocation
         answer = ResolveAnswer(
-            experiment=assignment.context,
+            experiment=None if allocation is None else allocation.context_json,
             reason=assignment.reason,
             variation_name=None if allocation is None else allocation.variation_name,
             segment_id=None if allocation is None else allocation.segment_id,

@@ -19,7 +19,8 @@ from msgspec import Struct
 from sqlalchemy import Connection, Row, Select, func, select
 
 from abgate.core.assignment import Reason
-from abgate.core.events import ExperimentDetails, Exposure, Microseconds
+from abgate.core.compiled import ExperimentDetails
+from abgate.core.events import Exposure, Microseconds
 from abgate.storage import positions
 from abgate.storage.tables import auth_events, enrichments, exposures
 
