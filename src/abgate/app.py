@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from abgate.asgi import Authenticate, Handler, Recognize
 from abgate.core.principal import Principal
 from abgate.dashboard.exposures_today import ExposuresToday
 from abgate.dashboard.routes import pages_router
+from abgate.ingest.appending import Appender
+from abgate.ingest.enrichment import Enricher
 from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
 from abgate.logs import configure_logs
 from abgate.management.application import create_management_app
@@ -44,12 +47,14 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     authenticate = _authentication(tenants, verifier, keys, recognize)
     snapshots = Snapshots(engine)
     exposures = Exposures(engine)
+    enricher = Enricher(engine, holder=secrets.token_hex(8))
+    appender = Appender(engine, on_stored=enricher.wake)
 
     @contextlib.asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
-        async with snapshots.running(), keys.running(), exposures.running():
+        async with snapshots.running(), keys.running(), enricher.running(), exposures.running(), appender.running():
             yield
         engine.dispose()
 
@@ -77,7 +82,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
         keys=keys,
         settings=settings,
         token_key=vault.derive("runtime tokens"),
-        routes={EVENTS_PATH: EventsEndpoint(engine, authenticate, snapshot_of=snapshots.get, settle=exposures.flush)},
+        routes={EVENTS_PATH: EventsEndpoint(appender, authenticate)},
     )
 
 

@@ -2,24 +2,27 @@ import gzip
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from abgate.asgi import WrongRequest, send_refusal
 from abgate.core.errors import InvalidInput, InvalidToken, Refusal, Unavailable
 from abgate.core.principal import Principal
-from abgate.core.snapshot import EMPTY
-from abgate.ingest import events as module
+from abgate.ingest import appending as module
+from abgate.ingest import events
+from abgate.ingest.appending import Appender
 from abgate.ingest.events import BODY_LIMIT, EVENTS_PATH, EventsEndpoint, decompressed
 from abgate.storage import event_log
-from abgate.storage.engine import reading
+from abgate.storage.engine import appending
+from abgate.storage.logged import enriched_body
 from abgate.storage.tenants import DEFAULT_TENANT
 from tests.asgi import Answer, request
-from tests.storage.events import SECOND, START, exposure, record
+from tests.storage.events import SECOND, START, event, find
 
 SCOPES = {"Bearer good": frozenset({"create:logs"}), "Bearer other": frozenset({"read:logs"})}
 
@@ -35,7 +38,7 @@ Post = Callable[..., Answer]
 
 @pytest.fixture
 def endpoint(engine: Engine) -> EventsEndpoint:
-    return EventsEndpoint(engine, authenticate, snapshot_of=lambda _tenant: EMPTY, clock=lambda: START / SECOND)
+    return EventsEndpoint(Appender(engine), authenticate, clock=lambda: START / SECOND)
 
 
 @pytest.fixture
@@ -55,8 +58,8 @@ def post(endpoint: EventsEndpoint) -> Post:
 
 
 def found(engine: Engine, log_id: str) -> dict[str, Any] | None:
-    with reading(engine) as connection:
-        return event_log.find_event(connection, DEFAULT_TENANT, log_id)
+    event = find(engine, log_id)
+    return None if event is None else enriched_body(event)
 
 
 def logged(*ids: str, **fields: Any) -> list[dict[str, Any]]:
@@ -121,30 +124,6 @@ def test_sending_again_changes_nothing(post: Post) -> None:
 def test_events_without_an_id_are_each_their_own(post: Post) -> None:
     for _ in range(2):
         assert counts(post([{"event": "clicked"}, {"event": "clicked"}])) == (2, 0, [])
-
-
-def test_an_event_is_enriched_by_its_device(post: Post, engine: Engine) -> None:
-    record(engine, exposure(number=2))
-    post(logged("a", details={"device_id": "device-1", "x": 1}))
-    details = (found(engine, "a") or {})["details"]
-    assert details.pop("experiment")["variation_id"] == exposure(number=2).experiment.variation_id
-    assert details == {"device_id": "device-1", "x": 1}
-
-
-def test_exposures_under_way_are_waited_for(engine: Engine) -> None:
-    endpoint = EventsEndpoint(
-        engine,
-        authenticate,
-        snapshot_of=lambda _tenant: EMPTY,
-        settle=lambda: record(engine, exposure()),
-        clock=lambda: START / SECOND,
-    )
-    headers = {"authorization": "Bearer good", "content-type": "application/json"}
-    answer = request(
-        endpoint, "POST", EVENTS_PATH, headers=headers, body=b'{"log_id":"a","type":"s","device_id":"device-1"}'
-    )
-    assert counts(answer) == (1, 0, [])
-    assert "experiment" in (found(engine, "a") or {})["details"]
 
 
 @pytest.mark.parametrize(
@@ -217,23 +196,81 @@ def test_a_body_without_a_coding_is_taken_as_it_is(encoding: str | None) -> None
     assert decompressed(b"x", encoding) == b"x"
 
 
-def test_past_the_bound_a_batch_is_asked_to_come_again(
-    post: Post, endpoint: EventsEndpoint, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_BATCHES", 1)
-    entered, release = threading.Event(), threading.Event()
-    monkeypatch.setattr(endpoint, "_settle", lambda: (entered.set(), release.wait(10)))
+class Gate:
+    """Holds the transactions of the appender up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered, self.release = threading.Event(), threading.Event()
+        self.transactions = 0
+        monkeypatch.setattr(module, "appending", self._appending)
+
+    @contextmanager
+    def _appending(self, engine: Engine) -> Iterator[Connection]:
+        self.transactions += 1
+        self.entered.set()
+        assert self.release.wait(30)
+        with appending(engine) as connection:
+            yield connection
+
+
+def sending(post: Post, answers: list[Answer], *bodies: Any) -> list[threading.Thread]:
+    threads = [threading.Thread(target=lambda body=body: answers.append(post(body))) for body in bodies]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_past_the_bound_a_batch_is_asked_to_come_again(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    first, second = (msgspec.json.encode(logged(id)) for id in "ab")
+    monkeypatch.setattr(events, "MAX_WAITING", len(first))
     answers: list[Answer] = []
-    first = threading.Thread(target=lambda: answers.append(post(logged("a"))))
-    first.start()
-    assert entered.wait(10)
-    refused = post(logged("b"))
-    release.set()
-    first.join()
+    [sender] = sending(post, answers, first)
+    assert gate.entered.wait(30)
+    refused = post(second)
+    gate.release.set()
+    sender.join()
     assert refused.error() == (429, "too_many_requests")
     assert refused.header("retry-after") == "1"
     assert counts(answers[0]) == (1, 0, [])
-    assert counts(post(logged("b"))) == (1, 0, [])
+    assert counts(post(second)) == (1, 0, [])
+
+
+def test_batches_that_wait_together_share_a_transaction(
+    post: Post, endpoint: EventsEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    answers: list[Answer] = []
+    [first] = sending(post, answers, logged("a"))
+    assert gate.entered.wait(30)
+    others = sending(post, answers, *(logged("a", "b", f"own-{number}") for number in range(5)))
+    deadline = time.monotonic() + 30
+    while len(endpoint._appender._waiting) < len(others):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    gate.release.set()
+    for sender in [first, *others]:
+        sender.join()
+    assert gate.transactions == 2
+    assert sorted(map(counts, answers)) == [(1, 0, []), *[(1, 2, [])] * 4, (2, 1, [])]
+
+
+def test_a_batch_that_cannot_be_stored_takes_no_other_with_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def add_rows(connection: Connection, rows: Any) -> int:
+        if rows[0][1] == "bad":
+            raise ValueError("it cannot be stored")
+        return event_log.add_rows(connection, rows)
+
+    monkeypatch.setattr(module, "add_rows", add_rows)
+    gate = Gate(monkeypatch)
+    appender = Appender(engine)
+    batches = [[event_log.event_row(DEFAULT_TENANT, event(id))] for id in ("first", "a", "bad", "b")]
+    first, a, bad, b = map(appender.append, batches)
+    gate.release.set()
+    assert [each.result(30) for each in (first, a, b)] == [1, 1, 1]
+    with pytest.raises(ValueError, match="it cannot be stored"):
+        bad.result(30)
+    assert [find(engine, id) is not None for id in ("a", "bad", "b")] == [True, False, True]
 
 
 def test_without_a_database_it_is_503_and_nothing_is_acknowledged(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +278,7 @@ def test_without_a_database_it_is_503_and_nothing_is_acknowledged(post: Post, mo
         raise Unavailable("The database does not answer.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "reading", away)
+        patch.setattr(module, "appending", away)
         answer = post(logged("a"))
     assert answer.error() == (503, "unavailable")
     assert answer.header("retry-after") == "1"

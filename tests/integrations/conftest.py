@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from abgate.storage.engine import create_engine, reading
-from abgate.storage.event_log import find_event
+from abgate.storage.logged import enriched_body, enriched_up_to, find_event
 from tests.contract.things import make_experiment, make_flag, shares
 from tests.server import Server, StartServer, start_server
 
@@ -40,13 +40,19 @@ class Given(NamedTuple):
         }
 
     def stored(self, log_id: str) -> dict[str, Any]:
-        """Return an event as the server stored it, with what it was enriched with."""
+        """Return an event as the server stored it, once it is enriched."""
         engine = create_engine(f"sqlite:///{self.server.data / 'abgate.db'}")
-        with reading(engine) as connection:
-            event = find_event(connection, "default", log_id)
-        engine.dispose()
-        assert event is not None
-        return event
+        deadline = time.monotonic() + 60
+        try:
+            while True:
+                with reading(engine) as connection:
+                    event, last = find_event(connection, "default", log_id), enriched_up_to(connection)
+                if event is not None and event.sequence <= last:
+                    return enriched_body(event)
+                assert time.monotonic() < deadline, f"{log_id} is not enriched: {event}"
+                time.sleep(0.05)
+        finally:
+            engine.dispose()
 
 
 @pytest.fixture(scope="module")

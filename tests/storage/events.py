@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import msgspec
-from msgspec import Raw
 from sqlalchemy import Engine
 
 from abgate.core.compiled import ExperimentDetails
 from abgate.core.events import AuthEvent, Exposure, Microseconds
+from abgate.ingest import enrichment
 from abgate.storage import event_log
-from abgate.storage.engine import appending
-from abgate.storage.event_log import Enriched, PastExposure
+from abgate.storage.engine import appending, reading
+from abgate.storage.logged import LoggedEvent, find_event
 from abgate.storage.tenants import DEFAULT_TENANT
 from tests.storage.given import experiment_id, variation_id
 
@@ -54,26 +53,27 @@ def event(log_id: str = "log-1", at: float = 0, **fields: Any) -> AuthEvent:
     return AuthEvent(**(given | fields))
 
 
-def past(exposure: Exposure) -> PastExposure:
-    return PastExposure(
-        exposure.at,
-        exposure.experiment.experiment_id,
-        exposure.experiment.variation_id,
-        exposure.is_forced,
-        exposure.device,
-        exposure.user_id,
-        exposure.organization_id,
-        Raw(msgspec.json.encode(exposure.experiment)),
-    )
-
-
 def record(engine: Engine, *exposures: Exposure, tenant: str = DEFAULT_TENANT) -> None:
     with appending(engine) as connection:
         event_log.add_exposures(connection, [(tenant, each) for each in exposures])
 
 
-def take(engine: Engine, *events: AuthEvent | Enriched, tenant: str = DEFAULT_TENANT) -> int:
+def take(engine: Engine, *events: AuthEvent, tenant: str = DEFAULT_TENANT) -> int:
     """Store the events and return how many were new."""
     with appending(engine) as connection:
-        batch = [each if isinstance(each, Enriched) else Enriched(each, None) for each in events]
-        return event_log.add_events(connection, tenant, batch)
+        return event_log.add_rows(connection, [event_log.event_row(tenant, each) for each in events])
+
+
+def enrich(engine: Engine) -> None:
+    """Have everything enriched."""
+    while True:
+        with appending(engine) as connection:
+            progress = enrichment.enrich_more(connection, up_to=enrichment.newest_event(connection))
+        if progress.is_done:
+            return
+
+
+def find(engine: Engine, log_id: str = "log-1", tenant: str = DEFAULT_TENANT) -> LoggedEvent | None:
+    """Return the event as those who follow the log read it."""
+    with reading(engine) as connection:
+        return find_event(connection, tenant, log_id)

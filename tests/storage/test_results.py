@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from abgate.storage.engine import reading
-from abgate.storage.event_log import Enriched
 from abgate.storage.results import Counts, count_subjects
 from abgate.storage.tables import auth_events, exposures
 from abgate.storage.tenants import DEFAULT_TENANT
-from tests.storage.events import SECOND, START, event, exposure, past, record, take
+from tests.storage.events import SECOND, START, enrich, event, exposure, record, take
 from tests.storage.given import experiment_id, variation_id
 
 WINDOW = 3600
@@ -72,9 +71,10 @@ def test_each_kind_of_subject_is_looked_for_in_its_own_column(engine: Engine, ki
 
 
 def test_what_was_forced_counts_for_nothing(engine: Engine) -> None:
-    forced = exposure("a", 2, reason="forced")
+    forced = exposure("a", 2, reason="forced", transaction_id="t")
     record(engine, forced, exposure("a", 1, at=5), exposure("b", 1), exposure("c", 2, reason="forced"))
-    take(engine, event("1", 6, device="a"), Enriched(event("2", 6, device="b"), past(forced)))
+    take(engine, event("1", 6, device="a"), event("2", 6, device="b", transaction_id="t"))
+    enrich(engine)
     assert counted(engine) == {variation_id(1): Counts(2, 1, 0)}
 
 

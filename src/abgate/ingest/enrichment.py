@@ -1,104 +1,177 @@
-"""Enrichment: which experiment an auth event belongs to (``runtime.md``, "Enrichment").
+"""Enrichment: a worker that follows the event log and decides which experiment each event belongs to.
 
-An event belongs to the exposure of its transaction, else of its device, else of its user: the latest that was in force
-at the event's own date. A user without exposures of their own is stitched to the device that they were first seen with.
+One process at a time does it, under a lease, pass by pass; each pass is one transaction, so that a kill at any moment
+leaves the log enriched up to some event and the next holder goes on from there. What an event belongs to is said in
+`abgate.storage.enrichments`; it depends on what happened, not on the order in which it was reported, so a pass looks
+again at every event for which something late may have changed it (``docs/events.md``).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
-from msgspec import UNSET
-from sqlalchemy import Connection
+import structlog
+from msgspec import Struct
+from sqlalchemy import Connection, Engine, Table, func, select
 
-from abgate.core.events import CLOCK_LEEWAY, AuthEvent, Microseconds, parse_timestamp
-from abgate.core.ids import ExperimentId
-from abgate.core.snapshot import Snapshot
-from abgate.storage import event_log
-from abgate.storage.event_log import AT_ONCE, Enriched, PastExposure
+from abgate.core.errors import Refusal
+from abgate.storage import enrichments, experiment_ends, positions, sightings
+from abgate.storage.engine import appending, reading
+from abgate.storage.enrichments import Span
+from abgate.storage.leases import Lease, LeaseLost
+from abgate.storage.positions import ENRICHER
+from abgate.storage.tables import auth_events, exposures
 
-LOOKED_AT = 20
-"""How many of a subject's last exposures are looked at for one whose experiment had not ended: it may be in several."""
+AT_ONCE = 2_000
+"""Events, exposures and corrections in a pass. On SQLite other writers wait while one is under way, some 50 ms."""
+LINGER_S = 0.15
+"""How long an event waits for exposures that were recorded before it and are still being written: without it, most
+events that follow their login within milliseconds would be enriched twice."""
+POLL_S = 0.25
+RETRY_S = 1.0
 
-IsInForce = Callable[[PastExposure, Microseconds], bool]
-
-
-def enrich(
-    connection: Connection, tenant: str, events: Sequence[AuthEvent], *, is_in_force: IsInForce
-) -> list[Enriched]:
-    """Return the events, each with the exposure that it belongs to, if any; some queries for each `AT_ONCE` of them."""
-    enriched: list[Enriched] = []
-    for start in range(0, len(events), AT_ONCE):
-        search = _Search(connection, tenant, events[start : start + AT_ONCE], is_in_force)
-        search.among("transaction_id", [event.transaction_id for event in search.events])
-        search.among("device", [event.device for event in search.events])
-        search.among("user_id", [event.user_id for event in search.events])
-        search.among("device", search.stitched_devices())
-        enriched.extend(Enriched(event, search.found.get(place)) for place, event in enumerate(search.events))
-    return enriched
+log = structlog.get_logger()
 
 
-def ends_by(snapshot: Snapshot) -> IsInForce:
-    """Return the rule that an exposure is in force until its experiment was completed."""
-    ends: dict[ExperimentId, Microseconds | None] = {}
+class Progress(Struct, frozen=True):
+    """What one pass has done; `corrected` counts the events looked at again."""
 
-    def is_in_force(exposure: PastExposure, at: Microseconds) -> bool:
-        id = exposure.experiment_id
-        if id not in ends:
-            ends[id] = _end(snapshot, id)
-        end = ends[id]
-        return end is None or at <= end
+    exposures: int
+    events: int
+    corrected: int
 
-    return is_in_force
+    @property
+    def is_done(self) -> bool:
+        """Whether there was less than a pass may do, so that nothing is left."""
+        return max(self.exposures, self.events, self.corrected) < AT_ONCE
 
 
-class _Search:
-    """The exposures found so far, by the places of their events; each kind of key is tried for those without one."""
+def enrich_more(connection: Connection, *, up_to: int) -> Progress:
+    """Do one pass over events up to this sequence, in a transaction that appends."""
+    past_events = positions.find(connection, ENRICHER, "auth_events")
+    past_exposures = positions.find(connection, ENRICHER, "exposures")
+    revision = positions.find(connection, ENRICHER, "corrections")
+    experiment_ends.follow(connection)
+    new_exposures = _next(connection, exposures, past_exposures, AT_ONCE)
+    new_events = _next(connection, auth_events, past_events, AT_ONCE, up_to)
+
+    seen = sightings.note_in_exposures(connection, new_exposures) + sightings.note_in_events(connection, new_events)
+    enrichments.mark_stale_by_exposures(connection, new_exposures, events_up_to=past_events)
+    enrichments.mark_stale_by_users(connection, seen, events_up_to=past_events)
+    enrichments.enrich(connection, new_events)
+    corrected, last_revision = enrichments.correct(connection, take=AT_ONCE, revision=revision)
+
+    positions.save(connection, ENRICHER, "auth_events", new_events.up_to)
+    positions.save(connection, ENRICHER, "exposures", new_exposures.up_to)
+    positions.save(connection, ENRICHER, "corrections", last_revision)
+    return Progress(new_exposures.up_to - past_exposures, new_events.up_to - past_events, corrected)
+
+
+def newest_event(connection: Connection) -> int:
+    """Return the sequence of the newest event; 0 when there is none."""
+    return _last(connection, auth_events)
+
+
+def is_behind(connection: Connection, newest: int) -> bool:
+    """Return whether there is something that a pass would do, for events up to the newest."""
+    return (
+        positions.find(connection, ENRICHER, "auth_events") < newest
+        or positions.find(connection, ENRICHER, "exposures") < _last(connection, exposures)
+        or enrichments.is_any_stale(connection)
+        or experiment_ends.is_behind(connection)
+    )
+
+
+def _last(connection: Connection, table: Table) -> int:
+    last: int = connection.execute(select(func.coalesce(func.max(table.c.sequence), 0))).scalar_one()
+    return last
+
+
+def _next(connection: Connection, table: Table, after: int, take: int, up_to: int | None = None) -> Span:
+    """Return the span of the next entries of a log, at most `take` of them."""
+    query = select(table.c.sequence).where(table.c.sequence > after).order_by(table.c.sequence).limit(take)
+    if up_to is not None:
+        query = query.where(table.c.sequence <= up_to)
+    following = query.subquery()
+    last = connection.execute(select(func.max(following.c.sequence))).scalar_one()
+    return Span(after, after if last is None else last)
+
+
+class Enricher:
+    """The worker of one process. Any number of them may run; one at a time enriches."""
 
     def __init__(
-        self, connection: Connection, tenant: str, events: Sequence[AuthEvent], is_in_force: IsInForce
+        self,
+        engine: Engine,
+        *,
+        holder: str,
+        linger_s: float = LINGER_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._connection = connection
-        self._tenant = tenant
-        self._is_in_force = is_in_force
-        self.events = events
-        self.found: dict[int, PastExposure] = {}
+        """Enrich what is in `engine`. `holder` tells this process from all others."""
+        self._engine = engine
+        self._lease = Lease(engine, ENRICHER, holder=holder, clock=clock)
+        self._linger_s = linger_s
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
 
-    def among(self, column: str, keys: Sequence[str | None]) -> None:
-        """Look by the events' keys, which stand in their order, for the exposures of those that have none yet."""
-        wanted = {place: key for place, key in enumerate(keys) if key and place not in self.found}
-        if not wanted:
-            return
-        past = self._past(column, set(wanted.values()), max(self.events[place].at for place in wanted))
-        for place, key in wanted.items():
-            event, seen = self.events[place], past.get(key, [])
-            exposure = self._choose(seen, event)
-            if exposure is None and len(seen) == LOOKED_AT:
-                # An event that came late: what was looked at may all lie after it.
-                exposure = self._choose(self._past(column, [key], event.at).get(key, []), event)
-            if exposure is not None:
-                self.found[place] = exposure
+    def wake(self) -> None:
+        """Say that there is something to enrich, which would otherwise be seen a moment later."""
+        self._wake.set()
 
-    def stitched_devices(self) -> list[str | None]:
-        """Return, for each event that names nobody but a user, the device that the user was first seen with."""
-        alone = [
-            event.user_id if place not in self.found and not event.device else None
-            for place, event in enumerate(self.events)
-        ]
-        users = {user for user in alone if user}
-        devices = event_log.find_first_devices(self._connection, self._tenant, users) if users else {}
-        return [devices.get(user or "") for user in alone]
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Enrich in a thread of its own within this block of an event loop."""
+        self._stopping.clear()
+        worker = threading.Thread(target=self._keep_enriching, name="abgate-enricher", daemon=True)
+        worker.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            self._wake.set()
+            await asyncio.to_thread(worker.join)
 
-    def _past(self, column: str, keys: Iterable[str], at: Microseconds) -> Mapping[str, list[PastExposure]]:
-        return event_log.find_exposures(
-            self._connection, self._tenant, column, list(keys), until=at + CLOCK_LEEWAY, take=LOOKED_AT
-        )
+    def catch_up(self) -> bool:
+        """Enrich all there is now; False when another process holds the lease, or takes it meanwhile.
 
-    def _choose(self, past: Iterable[PastExposure], event: AuthEvent) -> PastExposure | None:
-        until = event.at + CLOCK_LEEWAY
-        return next((each for each in past if each.at <= until and self._is_in_force(each, event.at)), None)
+        Raises `Unavailable`.
+        """
+        if not self._lease.hold():
+            return False
+        with reading(self._engine) as connection:
+            up_to = newest_event(connection)
+            if not is_behind(connection, up_to):
+                return True
+        self._stopping.wait(self._linger_s)
+        try:
+            while self._lease.hold():
+                with appending(self._engine) as connection:
+                    self._lease.check(connection)
+                    progress = enrich_more(connection, up_to=up_to)
+                if progress.is_done:
+                    return True
+                if self._stopping.is_set():
+                    break
+        except LeaseLost:
+            log.warning("enricher_lease_lost")
+        return False
 
-
-def _end(snapshot: Snapshot, id: ExperimentId) -> Microseconds | None:
-    experiment = snapshot.find_stored(id)
-    if experiment is None or experiment.ended_at is UNSET:
-        return None
-    return parse_timestamp(experiment.ended_at)
+    def _keep_enriching(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self.catch_up():
+                    self._wake.wait(POLL_S)
+                else:
+                    self._stopping.wait(POLL_S)
+                self._wake.clear()
+            except Refusal as refusal:
+                log.warning("enricher_database_away", reason=refusal.message)
+                self._stopping.wait(RETRY_S)
+            except Exception:
+                log.exception("enricher_failed")
+                self._stopping.wait(RETRY_S)
+        with suppress(Refusal):
+            self._lease.release()

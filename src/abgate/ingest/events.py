@@ -4,11 +4,9 @@ import asyncio
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import structlog
 from msgspec import Struct
-from sqlalchemy import Engine
 
 from abgate.asgi import (
     Authenticate,
@@ -24,19 +22,19 @@ from abgate.asgi import (
     send_json,
 )
 from abgate.core.errors import InvalidInput, TooManyRequests
-from abgate.core.events import AuthEvent, Microseconds
+from abgate.core.events import Microseconds
 from abgate.core.ids import ENTROPY_BYTES, make_id
-from abgate.core.snapshot import Snapshot
 from abgate.ingest import formats
-from abgate.ingest.enrichment import ends_by, enrich
-from abgate.storage.engine import appending, reading
-from abgate.storage.event_log import Enriched, add_events
+from abgate.ingest.appending import Appender
+from abgate.storage.event_log import EventRow, event_row
 
 EVENTS_PATH = "/runtime/v1/events"
 SCOPE = "create:logs"
 BODY_LIMIT = 10 * 1024 * 1024
-MAX_BATCHES = 8
-"""How many batches are stored at once; each may hold 10 MB, so one more is asked to come again."""
+MAX_WAITING = 8 * BODY_LIMIT
+"""How many bytes of bodies may wait to be stored; what goes beyond is asked to come again."""
+SMALL = 16 * 1024
+"""A body of so many bytes is read on the spot: to hand it to a thread would take longer."""
 
 _MEDIA_TYPES = frozenset(
     {
@@ -45,8 +43,6 @@ _MEDIA_TYPES = frozenset(
         "application/ndjson", "application/cloudevents+json", "application/cloudevents-batch+json", "text/plain",
     }
 )  # fmt: skip
-
-log = structlog.get_logger()
 
 
 class Rejection(Struct, frozen=True):
@@ -69,26 +65,18 @@ class EventsEndpoint:
 
     def __init__(
         self,
-        engine: Engine,
+        appender: Appender,
         authenticate: Authenticate,
         *,
-        snapshot_of: Callable[[str], Snapshot],
-        settle: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.time,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        """Store in `engine` what those whom `authenticate` knows send.
-
-        `settle` waits until the exposures of this process are written: an event may follow its login within
-        milliseconds, and would otherwise not find the exposure that it belongs to.
-        """
-        self._engine = engine
+        """Have `appender` store what those whom `authenticate` knows send."""
+        self._appender = appender
         self._authenticate = authenticate
-        self._snapshot_of = snapshot_of
-        self._settle = settle
         self._clock = clock
         self._entropy = entropy
-        self._batches = 0
+        self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -98,28 +86,31 @@ class EventsEndpoint:
         principal = await self._authenticate(header(scope, b"host"), header(scope, b"authorization"))
         principal.require(SCOPE)
         body = await read_body(scope, receive, limit=BODY_LIMIT)
-        if self._batches >= MAX_BATCHES:
-            raise TooManyRequests("Too many batches of events are being stored. Send this one again.", retry_after=1)
-        self._batches += 1
+        encoding = header(scope, b"content-encoding")
+        # Packed, it may turn out to have any size up to the limit.
+        size = len(body) if encoding is None else BODY_LIMIT
+        if self._waiting + size > MAX_WAITING:
+            raise TooManyRequests("Too many events wait to be stored. Send these again.", retry_after=1)
+        self._waiting += size
         try:
-            answer = await asyncio.to_thread(self._take, principal.tenant, body, header(scope, b"content-encoding"))
+            answer = await self._take(principal.tenant, body, encoding)
         finally:
-            self._batches -= 1
+            self._waiting -= size
         await send_json(send, 202, answer)
 
-    def _take(self, tenant: str, body: bytes, encoding: str | None) -> IngestAnswer:
-        events, rejected = self._read(decompressed(body, encoding))
-        if not events:
+    async def _take(self, tenant: str, body: bytes, encoding: str | None) -> IngestAnswer:
+        if encoding is None and len(body) <= SMALL:
+            rows, rejected = self._read(tenant, body)
+        else:
+            rows, rejected = await asyncio.to_thread(lambda: self._read(tenant, decompressed(body, encoding)))
+        if not rows:
             return IngestAnswer(0, 0, rejected)
-        self._settle()
-        enriched = self._enriched(tenant, events)
-        with appending(self._engine) as connection:
-            accepted = add_events(connection, tenant, enriched)
-        return IngestAnswer(accepted, len(enriched) - accepted, rejected)
+        accepted = await asyncio.wrap_future(self._appender.append(rows))
+        return IngestAnswer(accepted, len(rows) - accepted, rejected)
 
-    def _read(self, body: bytes) -> tuple[list[AuthEvent], list[Rejection]]:
+    def _read(self, tenant: str, body: bytes) -> tuple[list[EventRow], list[Rejection]]:
         now: Microseconds = int(self._clock() * 1_000_000)
-        events: list[AuthEvent] = []
+        rows: list[EventRow] = []
         rejected: list[Rejection] = []
         try:
             raws = formats.split(body)
@@ -127,15 +118,12 @@ class EventsEndpoint:
             raise InvalidInput("", str(error)) from None
         for index, raw in enumerate(raws):
             try:
-                events.append(formats.read(raw, now=now, make_log_id=self._make_log_id))
+                event = formats.read(raw, now=now, make_log_id=self._make_log_id)
             except formats.NotAnEvent as error:
                 rejected.append(Rejection(index, str(error)))
-        return events, rejected
-
-    def _enriched(self, tenant: str, events: Sequence[AuthEvent]) -> list[Enriched]:
-        # Read apart from the write: on SQLite every other writer waits while this transaction is open.
-        with reading(self._engine) as connection:
-            return enrich(connection, tenant, events, is_in_force=ends_by(self._snapshot_of(tenant)))
+            else:
+                rows.append(event_row(tenant, event))
+        return rows, rejected
 
     def _make_log_id(self) -> str:
         return make_id("log", self._entropy(ENTROPY_BYTES))

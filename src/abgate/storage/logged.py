@@ -103,6 +103,13 @@ def list_exposures(connection: Connection, *, after: int, take: int, tenant: str
     return [LoggedExposure(row.sequence, row.tenant, _exposure(row)) for row in rows]
 
 
+def find_event(connection: Connection, tenant: str, log_id: str) -> LoggedEvent | None:
+    """Return the tenant's event of this id, enriched or not yet, or None."""
+    query = select_events().where(auth_events.c.tenant == tenant, auth_events.c.log_id == log_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else logged_event(row)
+
+
 def select_events() -> Select[Any]:
     """Return the query whose rows `logged_event` reads, to be narrowed and ordered."""
     event, found, exposure = auth_events, enrichments, exposures

@@ -11,8 +11,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from abgate.storage.tables import positions
 
-Log = Literal["auth_events", "exposures", "corrections"]
-"""By sequence, by sequence, and by revision."""
+Log = Literal["auth_events", "exposures", "corrections", "changes"]
+"""By sequence, by sequence, by revision, and by a tenant's change numbers."""
 
 ENRICHER = "enricher"
 

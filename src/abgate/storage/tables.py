@@ -51,6 +51,12 @@ def _index_of_live(*columns: str) -> Index:
     return Index(None, *columns, sqlite_where=text(LIVE), postgresql_where=text(LIVE))
 
 
+def _index_where_known(tenant: str, column: str, *others: str) -> Index:
+    """Return an index by a column that many rows leave empty."""
+    known = text(f"{column} IS NOT NULL")
+    return Index(None, tenant, column, *others, sqlite_where=known, postgresql_where=known)
+
+
 tenants = Table(
     "tenants",
     metadata,
@@ -236,15 +242,11 @@ auth_events = Table(
     Column("user_id", Text),
     Column("organization_id", Text),
     Column("transaction_id", Text),
-    Column("experiment_id", Text),
-    Column("variation_id", Text),
-    Column("forced", Boolean, nullable=False),
     Column("body", Text, nullable=False),
     UniqueConstraint("tenant", "log_id"),
     Index(None, "tenant", "at"),
-    Index(None, "tenant", "device", "type", "at"),
-    Index(None, "tenant", "user_id", "type", "at"),
-    Index(None, "tenant", "organization_id", "type", "at"),
+    Index(None, "tenant", "type", "at"),
+    *(_index_where_known("tenant", column, "at") for column in ("device", "user_id", "transaction_id")),
     sqlite_autoincrement=True,
 )
 

@@ -26,6 +26,7 @@ from abgate.runtime.attributes import of_user_agent
 RATES = {CONTROL: 0.82, MODAL: 0.85}
 """The truth: who gets this variation logs in with this probability."""
 SEED = 20_260_601
+ENRICHED_WITHIN_S = 60.0
 EARLY = 20
 """One person in so many opens the login page while the ramp is at its first level."""
 
@@ -144,12 +145,23 @@ class _Story:
     def _get_results(self, running: Running) -> dict[str, Any]:
         path = _results_path(running)
         self._narrator.say(f"GET {path}")
-        headers = {"Authorization": f"Bearer {self._servers.token}"}
-        answer = httpx.get(self._servers.url + path, headers=headers, trust_env=False, timeout=60).raise_for_status()
-        results: dict[str, Any] = answer.json()
+        results = self._wait_for_results(path)
         self._narrator.show(table_of(results, RATES))
         self._narrator.say(meaning_of(results, RATES))
         return results
+
+    def _wait_for_results(self, path: str) -> dict[str, Any]:
+        """Return the results once they hold every event: what is stored is enriched a moment later."""
+        headers = {"Authorization": f"Bearer {self._servers.token}"}
+        succeeded = sum(person.is_logged_in for person in self._people)
+        give_up_at = time.monotonic() + ENRICHED_WITHIN_S
+        with httpx.Client(base_url=self._servers.url, headers=headers, trust_env=False, timeout=60) as client:
+            while True:
+                results: dict[str, Any] = client.get(path).raise_for_status().json()
+                counted = sum(each["successes"] for each in results["variations"])
+                if counted >= succeeded or time.monotonic() > give_up_at:
+                    return results
+                time.sleep(0.2)
 
     def _check(self, made: Iterable[Check]) -> bool:
         is_right = True
