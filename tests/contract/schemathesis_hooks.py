@@ -19,11 +19,11 @@ import schemathesis
 COUNTS: Counter[str] = Counter()
 atexit.register(lambda: Path(os.environ["ABGATE_TEST_COUNTS"]).write_text(json.dumps(COUNTS)))
 
-# What the test made before: {"experiments": […], "segments": […], "feature-flags": {id: [variation id, …]}}.
+# What the test made before: {"experiments": […], "segments": […], "metrics": […], "feature-flags": {id: [variation]}}.
 THINGS: dict[str, Any] = json.loads(Path(os.environ["ABGATE_TEST_THINGS"]).read_text())
 
-ID = re.compile(r"(exp|flg|var|seg)_[A-HJ-NP-Za-km-z1-9]+")
-MADE_ID = re.compile(r"(exp|flg|var|seg)_[A-HJ-NP-Za-km-z1-9]{22}")
+ID = re.compile(r"(exp|flg|var|seg|met)_[A-HJ-NP-Za-km-z1-9]+")
+MADE_ID = re.compile(r"(exp|flg|var|seg|met)_[A-HJ-NP-Za-km-z1-9]{22}")
 
 # Rules that JSON Schema cannot say, by the message of the refusal. A schema-valid request may be refused with 400 by
 # one of these, and by no other.
@@ -50,6 +50,14 @@ UNSAYABLE = re.compile(
             # Spelling of a number: to JSON Schema 70.0 is an integer, and 1e300 and 2**64 are of one kind.
             r".*Expected `int( \| null)?`, got `float`",
             r".*an integer is past 64 bits",
+            # Which fields of a metric go with its kind; what an analysis refers to.
+            r"(denominator\.)?events: needs `types` or `event`",
+            r"(denominator\.)?events\.where\.user_agent: is not kept with events",
+            r"(denominator\.)?value: (does not go with|is required with|must be one of)",
+            r"(denominator|quantile|window_start|winsorize|cuped): (goes with|is required with)",
+            r"window_start: must be less than window",
+            r"(primary|secondary\[\d+\]|guardrails\[\d+\]\.metric): (there is no|the metric|a quantile|\S+ is given)",
+            r"horizon: needs `subjects` or `days`",
             # Checkpoints are opaque.
             r"from: is not a checkpoint",
         ]
@@ -121,6 +129,7 @@ def _with_ids(value: Any, flag: str, numbers: Any) -> Any:
     if value.startswith("flg_"):
         return flag
     things = {"var_": THINGS["feature-flags"][flag], "seg_": THINGS["segments"], "exp_": THINGS["experiments"]}
+    things["met_"] = THINGS["metrics"]
     return _pick(sorted(things[value[:4]]), next(numbers))
 
 

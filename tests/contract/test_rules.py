@@ -17,6 +17,7 @@ from tests.contract.things import (
     by_segment,
     make_experiment,
     make_flag,
+    make_metric,
     make_segment,
     make_variation,
     sent,
@@ -25,7 +26,7 @@ from tests.contract.things import (
 from tests.server import API, Server, StartServer
 
 JSON = "application/json"
-UNKNOWN = {kind: f"{kind}_{22 * '1'}" for kind in ("exp", "flg", "var", "seg")}
+UNKNOWN = {kind: f"{kind}_{22 * '1'}" for kind in ("exp", "flg", "var", "seg", "met")}
 STATUSES = ("draft", "active", "paused", "completed", "archived")
 DEFAULTS = {"string": "off", "boolean": False, "number": 1, "array": [1], "object": {"a": 1}}
 SEGMENT_RULES = [{"match": {"country": ["FR"]}}]
@@ -43,13 +44,15 @@ class World:
         self._make_flags()
         self._make_segments()
         self._make_experiments()
+        self._make_metrics()
 
     def state(self) -> list[object]:
         """Return all there is, history included: the lists of every status, to their ends."""
         paths = [f"/experiments?status={status}" for status in STATUSES]
         paths += [f"/feature-flags?status={status}" for status in ("draft", "active", "archived")]
         paths += [f"/feature-flags/{self.ids[name]}/variations" for name in ("flag", "full", "single", "served")]
-        return [page for path in [*paths, "/segments", "/history"] for page in self._pages(path)]
+        paths += ["/segments", "/metrics", "/metrics?status=archived", "/history"]
+        return [page for path in paths for page in self._pages(path)]
 
     def fingerprint(self, path: str) -> tuple[object, object]:
         """Return the latest change and the thing that `path` is about: what is cheap to see of any write."""
@@ -112,6 +115,13 @@ class World:
         sent(self.client, "PATCH", f"/segments/{archived['id']}", {"status": "archived"})
         self.ids |= {"segment": self.segment["id"], "archived_segment": archived["id"]}
 
+    def _make_metrics(self) -> None:
+        used = make_metric(self.client, name="the metric")
+        archived = make_metric(self.client, name="another metric")
+        sent(self.client, "PATCH", f"/metrics/{archived['id']}", {"status": "archived"})
+        sent(self.client, "PUT", f"/experiments/{self.ids['paused']}/analysis", {"primary": used["id"]})
+        self.ids |= {"metric": used["id"], "archived_metric": archived["id"]}
+
     def _make_experiments(self) -> None:
         flag = self.flag
         for status in STATUSES:
@@ -155,18 +165,27 @@ def world(client: httpx.Client) -> Iterator[World]:
 CREATE_FLAG = {"name": "a new flag", "parameters": {"on": {"type": "boolean", "value": False}}}
 CREATE_VARIATION = {"name": "a new variation", "overrides": {}}
 CREATE_SEGMENT = {"name": "a new segment", "rules": SEGMENT_RULES}
+CREATE_METRIC = {
+    "name": "a new metric",
+    "kind": "proportion",
+    "events": {"types": ["s"]},
+    "window": 60,
+    "direction": "increase",
+}
 CREATE_EXPERIMENT = {"name": "a new one", "feature_flag_id": "{flag}", "authentication_flow": "new_flow"}
 CREATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "flag": ("/feature-flags", CREATE_FLAG),
     "variation": ("/feature-flags/{flag}/variations", CREATE_VARIATION),
     "segment": ("/segments", CREATE_SEGMENT),
     "experiment": ("/experiments", CREATE_EXPERIMENT),
+    "metric": ("/metrics", CREATE_METRIC),
 }
 PATCHES = {
     "flag": "/feature-flags/{flag}",
     "variation": "/feature-flags/{flag}/variations/{treatment}",
     "segment": "/segments/{segment}",
     "experiment": "/experiments/{draft}",
+    "metric": "/metrics/{metric}",
 }
 ACTIONS = {
     "/feature-flags/{flag}/status": {"status": "active"},
@@ -211,6 +230,7 @@ def rows_of_taken_names() -> Iterator[Row]:
         "variation": "control",
         "segment": "another segment",
         "experiment": "the paused one",
+        "metric": "login_success",
     }
     for kind, (path, body) in CREATIONS.items():
         for method, where, what in (("POST", path, body), ("PATCH", PATCHES[kind], {})):
@@ -236,6 +256,7 @@ def rows_of_fields() -> Iterator[Row]:
         "variation": ["overrides"],
         "segment": ["rules"],
         "experiment": ["feature_flag_id", "authentication_flow"],
+        "metric": ["kind", "events", "window", "direction"],
     }.items():
         path, body = CREATIONS[kind]
         for field in required:
@@ -548,6 +569,78 @@ def rows_of_ramps() -> Iterator[Row]:
     yield bad("POST", path, {"variation_id": "{control}"}, "draft|completed", code="invalid_status_transition")
 
 
+def rows_of_metrics() -> Iterator[Row]:
+    counted = {"kind": "mean", "value": "count"}
+    ratio = {"kind": "ratio", "value": "count", "denominator": {"events": {"types": ["s"]}}}
+    for wrong, words in [
+        ({"kind": "median"}, "kind|must be one of mean, proportion, quantile, ratio, retention"),
+        ({"events": {}}, "events|needs `types` or `event`"),
+        ({"events": {"types": []}}, "events.types|length >= 1"),
+        ({"events": {"types": ["s"], "where": {}}}, "events.where|1 to 10"),
+        ({"events": {"types": ["s"], "where": {"country": {}}}}, "events.where.country|exactly one"),
+        ({"events": {"types": ["s"], "where": {"user_agent": ["x"]}}}, "events.where.user_agent|not kept"),
+        ({"events": {"types": ["s"], "fields": [{"path": "a..b", "equals": ["x"]}]}}, "events.fields[0].path"),
+        ({"window": 0}, "window|>= 1"),
+        ({"window": 90 * 86400 + 1}, "window|<= 7776000"),
+        ({"window": 1.5}, "window|int"),
+        ({"direction": "up"}, "direction|decrease, increase"),
+        ({"value": "count"}, "value|does not go with the kind proportion"),
+        ({"value": "sum:"}, "value"),
+        ({"kind": "mean"}, "value|is required with the kind mean"),
+        ({"kind": "mean", "value": "each:value"}, "value|count, sum:<field>, first:<field>, seconds_to_first"),
+        ({"kind": "quantile", "value": "count", "quantile": "p50"}, "value|seconds_to_first, each:<field>"),
+        ({"kind": "quantile", "value": "seconds_to_first"}, "quantile|is required"),
+        ({"kind": "quantile", "value": "seconds_to_first", "quantile": "p51"}, "quantile|p50, p90, p99"),
+        ({"quantile": "p50"}, "quantile|goes with the kind quantile, not proportion"),
+        ({"kind": "ratio", "value": "count"}, "denominator|is required"),
+        (ratio | {"denominator": {"events": {}}}, "denominator.events|needs"),
+        (ratio | {"denominator": {"events": {"types": ["s"]}, "value": "missing"}}, "denominator.value|count"),
+        (counted | {"denominator": ratio["denominator"]}, "denominator|goes with the kind ratio, not mean"),
+        ({"kind": "retention"}, "window_start|is required"),
+        ({"kind": "retention", "window_start": 60}, "window_start|less than window, 60"),
+        ({"window_start": 5}, "window_start|goes with the kind retention"),
+        ({"winsorize": 0.99}, "winsorize|goes with the kind mean, not proportion"),
+        (counted | {"winsorize": 1}, "winsorize|< 1"),
+        (ratio | {"cuped": 60}, "cuped|goes with the kind mean or proportion, not ratio"),
+        ({"kind": "mean", "value": "seconds_to_first", "cuped": 60}, "cuped|not there before an exposure"),
+    ]:
+        yield bad("POST", "/metrics", CREATE_METRIC | wrong, words)
+    patch = "/metrics/{metric}"
+    yield bad("PATCH", patch, {"kind": "mean"}, "kind|is not a field")
+    yield bad("PATCH", patch, {"name": "renamed", "value": "count"}, "value|does not go with")
+    yield bad("PATCH", patch, {"window": None}, "window|null")
+    yield bad("DELETE", patch, None, "the metric|the paused one", status=409, code="in_use")
+    for method, body in (("PATCH", {"name": "renamed"}), ("DELETE", None)):
+        yield bad(method, "/metrics/login_success", body, "login_success|built in", code="field_not_editable")
+    archived = {"name": "renamed", "status": "active"}
+    yield bad("PATCH", "/metrics/{archived_metric}", archived, "archived", code="invalid_status_transition")
+
+
+def rows_of_analyses() -> Iterator[Row]:
+    guardrail = {"metric": "lockout_rate", "margin": 0.1}
+    for body, words in [
+        ({"primary": UNKNOWN["met"]}, f"primary|there is no metric {UNKNOWN['met']}"),
+        ({"primary": "nothing_of_ours"}, "primary|there is no metric"),
+        ({"primary": "{flag}"}, "primary"),
+        ({"primary": "{archived_metric}"}, "primary|is archived"),
+        ({"secondary": ["{metric}", "{metric}"]}, "secondary[1]|twice"),
+        ({"secondary": ["login_success"]}, "secondary[0]|login_success is given twice"),
+        ({"secondary": ["lockout_rate"] * 21}, "secondary|length <= 20"),
+        ({"guardrails": [guardrail | {"margin": 0}]}, "guardrails[0].margin|> 0"),
+        ({"guardrails": [{"metric": "lockout_rate"}]}, "guardrails[0].margin|is required"),
+        ({"guardrails": [guardrail | {"metric": "time_to_login"}]}, "guardrails[0].metric|a quantile"),
+        ({"alpha": 0.5}, "alpha|<= 0.2"),
+        ({"horizon": {}}, "horizon|needs `subjects` or `days`"),
+        ({"horizon": {"days": 14, "subjects": 1000}}, "horizon|not both"),
+        ({"horizon": {"days": 0}}, "horizon.days|>= 1"),
+        ({"crossover": "last"}, "crossover|exclude, first"),
+        ({"bots": True}, "bots"),
+        ({"surprise": 1}, "surprise|is not a field"),
+    ]:
+        yield bad("PUT", "/experiments/{paused}/analysis", body, words)
+    yield bad("PUT", "/experiments/{archived}/analysis", {}, "archived", code="field_not_editable")
+
+
 def rows_of_unknown_things() -> Iterator[Row]:
     def missing(method: str, path: str, body: object, code: str) -> Row:
         return bad(method, path, body, "", status=404, code=f"{code}_not_found")
@@ -557,6 +650,8 @@ def rows_of_unknown_things() -> Iterator[Row]:
         yield missing("GET", path, None, "experiment")
         yield missing("PATCH", path, {"name": "renamed"}, "experiment")
         yield missing("GET", f"{path}/history", None, "experiment")
+        yield missing("GET", f"{path}/analysis", None, "experiment")
+        yield missing("PUT", f"{path}/analysis", {}, "experiment")
         yield missing("POST", f"{path}/validate", None, "experiment")
         yield missing("POST", f"{path}/status", {"status": "active"}, "experiment")
         yield missing("POST", f"{path}/advance-ramp", {"target_level": 5}, "experiment")
@@ -577,13 +672,17 @@ def rows_of_unknown_things() -> Iterator[Row]:
     for id in (UNKNOWN["seg"], "{flag}", "nonsense", "seg_%00"):
         yield missing("GET", f"/segments/{id}", None, "segment")
         yield missing("PATCH", f"/segments/{id}", {"name": "renamed"}, "segment")
+    for id in (UNKNOWN["met"], "{flag}", "nonsense", "met_%00"):
+        yield missing("GET", f"/metrics/{id}", None, "metric")
+        yield missing("PATCH", f"/metrics/{id}", {"name": "renamed"}, "metric")
 
 
 def rows_of_queries() -> Iterator[Row]:
     def query(path: str, words: str) -> Row:
         return bad("GET", path, None, words, code="invalid_query_string")
 
-    for path in ("/experiments", "/feature-flags", "/segments", "/history", "/experiments/{active}/history"):
+    paths = ("/experiments", "/feature-flags", "/segments", "/metrics", "/history", "/experiments/{active}/history")
+    for path in paths:
         for take in ("0", "51", "-1", "1.5", "many", "", "1%00", "99999999999999999999"):
             yield query(f"{path}?take={take}", "take")
         for token in ("nonsense", "", "%00", "djE6", "djI6MQ", "djE6LTE", "%F0%9F%90%88", "x" * 3000):
@@ -599,6 +698,8 @@ def rows_of_queries() -> Iterator[Row]:
         ("/feature-flags", "status", "paused"),
         ("/feature-flags", "type", "own"),
         ("/segments", "type", "null"),
+        ("/metrics", "kind", "median"),
+        ("/metrics", "status", "draft"),
     ]:
         yield query(f"{path}?{name}={wrong}", f"{name}|must be one of")
     yield query("/experiments?authentication_flow=a%00", "authentication_flow|NUL")
@@ -616,6 +717,8 @@ ROWS = [
     *rows_of_segments(),
     *rows_of_experiments(),
     *rows_of_the_lifecycle(),
+    *rows_of_metrics(),
+    *rows_of_analyses(),
     *rows_of_unknown_things(),
     *rows_of_queries(),
 ]
@@ -806,6 +909,7 @@ METHODS = {
     "/experiments/exp_1/advance-ramp": "POST",
     "/experiments/exp_1/rollout": "POST",
     "/experiments/exp_1/history": "GET",
+    "/experiments/exp_1/analysis": "GET, PUT",
     "/feature-flags": "GET, POST",
     "/feature-flags/flg_1": "DELETE, GET, PATCH",
     "/feature-flags/flg_1/status": "POST",
@@ -813,6 +917,8 @@ METHODS = {
     "/feature-flags/flg_1/variations/var_1": "DELETE, GET, PATCH",
     "/segments": "GET, POST",
     "/segments/seg_1": "DELETE, GET, PATCH",
+    "/metrics": "GET, POST",
+    "/metrics/met_1": "DELETE, GET, PATCH",
     "/history": "GET",
 }
 
@@ -843,7 +949,8 @@ def test_so_it_is_outside_the_group(server: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/experiments/{0}", "/feature-flags/{0}", "/feature-flags/{1}/variations/{0}", "/segments/{0}"]
+    "path",
+    ["/experiments/{0}", "/feature-flags/{0}", "/feature-flags/{1}/variations/{0}", "/segments/{0}", "/metrics/{0}"],
 )
 @pytest.mark.parametrize("id", ["exp_1", "nonsense", "%00", "x" * 3000])
 def test_deleting_what_is_not_there_is_no_error_and_no_change(world: World, path: str, id: str) -> None:
@@ -869,6 +976,8 @@ SCOPES = {"GET": "read", "POST": "create", "PATCH": "update", "DELETE": "delete"
         ("POST", "/experiments/exp_1/advance-ramp", "update"),
         ("POST", "/experiments/exp_1/rollout", "update"),
         ("GET", "/experiments/exp_1/history", "read"),
+        ("GET", "/experiments/exp_1/analysis", "read"),
+        ("PUT", "/experiments/exp_1/analysis", "update"),
         ("POST", "/feature-flags/flg_1/status", "update"),
         ("GET", "/feature-flags/flg_1/variations", "read"),
         ("POST", "/feature-flags/flg_1/variations", "create"),

@@ -47,6 +47,13 @@ def make_segment(client: httpx.Client, **fields: Any) -> JSON:
     return segment
 
 
+def make_metric(client: httpx.Client, **fields: Any) -> JSON:
+    """Return a new metric."""
+    body = {"name": unique("metric"), "kind": "proportion", "events": {"types": ["s"]}, "window": 60}
+    metric: JSON = sent(client, "POST", "/metrics", body | {"direction": "increase"} | fields, status=201)
+    return metric
+
+
 def shares(flag: JSON, *weights: int) -> list[JSON]:
     """Return allocations that give these percentages to the variations of `flag`; the first is the control."""
     return [

@@ -7,11 +7,13 @@ from msgspec import Struct
 from sqlalchemy import Connection, Engine, Table
 
 from abgate.core.allocation import Allocation
+from abgate.core.built_in_metrics import BUILT_IN
 from abgate.core.experiment import AssignmentConfig, Experiment
 from abgate.core.feature_flag import BooleanParameter, FeatureFlag, Override, Variation
 from abgate.core.ids import ExperimentId, FeatureFlagId, SegmentId, VariationId, make_id
+from abgate.core.metric import EventFilter, Metric
 from abgate.core.segment import Conditions, Rule, Segment
-from abgate.storage import experiments, feature_flags, segments, tables
+from abgate.storage import experiments, feature_flags, metrics, segments, tables
 from abgate.storage.changes import Author
 from abgate.storage.engine import writing
 from abgate.storage.rows import Stored
@@ -101,8 +103,22 @@ def by_segment(*numbers: int) -> dict[str, Any]:
     }
 
 
+def metric(number: int = 1, **fields: Any) -> Metric:
+    given: dict[str, Any] = {
+        "id": make_id("met", number.to_bytes(32)),
+        "name": f"metric {number}",
+        "kind": "proportion",
+        "events": EventFilter(types=["s"]),
+        "window": 60,
+        "direction": "increase",
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    return Metric(**(given | fields))
+
+
 class Resource(NamedTuple):
-    """What the four resources have in common, under one set of names."""
+    """What the five resources have in common, under one set of names."""
 
     kind: str
     table: Table
@@ -156,7 +172,19 @@ EXPERIMENTS = Resource(
     experiments.remove,
     lambda connection, tenant: list_experiments(connection, tenant).values,
 )
-RESOURCES = (FLAGS, VARIATIONS, SEGMENTS, EXPERIMENTS)
+METRICS = Resource(
+    "metric",
+    tables.metrics,
+    metric,
+    metrics.add,
+    metrics.get,
+    metrics.save,
+    metrics.remove,
+    lambda connection, tenant: metrics.list_page(
+        connection, tenant, kind=None, status=None, after=None, take=1000
+    ).values[: -len(BUILT_IN)],
+)
+RESOURCES = (FLAGS, VARIATIONS, SEGMENTS, EXPERIMENTS, METRICS)
 
 
 def list_experiments(connection: Connection, tenant: str = DEFAULT_TENANT, **given: Any) -> Any:
@@ -172,6 +200,7 @@ def store(engine: Engine, *values: Struct, author: Author = AUTHOR) -> None:
         Variation: feature_flags.add_variation,
         Segment: segments.add,
         Experiment: experiments.add,
+        Metric: metrics.add,
     }
     with writing(engine, author.tenant) as connection:
         for value in values:

@@ -183,7 +183,7 @@ def _canonical(rule: RuleInput, field: str) -> list[Rule]:
     if by_attribute:
         for name, conditions in (("match", rule.match), ("not_match", rule.not_match)):
             if conditions is not None:
-                _check_conditions(conditions, f"{field}.{name}")
+                check_conditions(conditions, f"{field}.{name}")
         return [Rule(match=rule.match, not_match=rule.not_match)]
     if rule.match_type is None or rule.conditions is None:
         raise InvalidInput(field, "needs both `match_type` and `conditions`")
@@ -192,7 +192,8 @@ def _canonical(rule: RuleInput, field: str) -> list[Rule]:
     return [_joined(rule.conditions, field)]
 
 
-def _check_conditions(conditions: Conditions, field: str) -> None:
+def check_conditions(conditions: Conditions, field: str) -> None:
+    """Raise `InvalidInput` unless there are 1 to 10 attributes, each with exactly one expression."""
     given = list(conditions.items())
     if not 1 <= len(given) <= 10:
         raise InvalidInput(field, f"needs 1 to 10 attributes, has {len(given)}")

@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from abgate.core.allocation import Allocation, AllocationStrategy
+from abgate.core.analysis import Analysis
 from abgate.core.experiment import Experiment, ExperimentChanges, ExperimentStatus, NewExperiment
 from abgate.core.feature_flag import (
     FeatureFlag,
@@ -20,6 +21,7 @@ from abgate.core.feature_flag import (
     VariationChanges,
 )
 from abgate.core.ids import Description, ExperimentId, FeatureFlagId, Name, VariationId
+from abgate.core.metric import Metric, MetricChanges, NewMetric
 from abgate.core.readiness import Blocker
 from abgate.core.segment import RuleInputs, Segment, SegmentStatus
 from abgate.storage.changes import Change
@@ -108,6 +110,25 @@ class RollOut(Struct, frozen=True, forbid_unknown_fields=True):
     """The variation that everyone is to get."""
 
     variation_id: VariationId
+
+
+class CreateMetric(NewMetric, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new metric."""
+
+
+class UpdateMetric(MetricChanges, _Patch, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Changes to a metric; at least one."""
+
+
+class SetAnalysis(Analysis, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How an experiment is analyzed, whole."""
+
+
+class MetricList(Struct, frozen=True):
+    """A page of metrics, the built-in ones last; `next` is there when there is another page."""
+
+    metrics: list[Metric]
+    next: str | UnsetType = UNSET
 
 
 class FeatureFlagAnswer(FeatureFlag, frozen=True, kw_only=True):

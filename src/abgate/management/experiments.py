@@ -163,7 +163,7 @@ def list_experiment_history(
     with caller.reading() as connection:
         # An experiment that was deleted has a history still.
         latest = changes.list_changes(connection, caller.tenant, resource_id=id, after=None, take=1).values
-        if not latest or latest[0].kind != "experiment":
+        if not latest or latest[0].kind not in ("experiment", "analysis"):
             raise NotFound("experiment", id)
         page = changes.list_changes(connection, caller.tenant, resource_id=id, after=from_checkpoint(from_), take=take)
     return ChangeList(page.values, to_checkpoint(page.next))

@@ -110,7 +110,7 @@ def complete(document: OpenAPI) -> bytes:
 
 def _operations(document: OpenAPI) -> Iterator[tuple[tuple[str, str], Operation]]:
     for path, item in (document.paths or {}).items():
-        for method in ("get", "post", "patch", "delete"):
+        for method in ("get", "post", "put", "patch", "delete"):
             operation = getattr(item, method)
             if operation is not None:
                 yield (method, path), operation
@@ -174,6 +174,7 @@ def _add_rules(schemas: dict[str, JSONSchema]) -> None:
     _need_one_of(schemas["RuleInput"], [["match"], ["not_match"], ["match", "not_match"], ["match_type", "conditions"]])
     _need_conditions(schemas)
     _need_one_kind_of_allocation(schemas["AllocationInput"])
+    schemas["EventFilter"]["anyOf"] = [{"required": ["types"]}, {"required": ["event"]}]
     # Known only to be refused by name.
     for name in ("feature_flag_id", "allocation_strategy", "default_config"):
         del schemas["UpdateExperiment"]["properties"][name]

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from litestar import Router, delete, get, patch, post, route
+from litestar import Router, delete, get, patch, post, put, route
 from litestar.di import Provide
 from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import HTTPRouteHandler
@@ -13,6 +13,7 @@ from litestar.params import QueryParameter
 
 from abgate.management import experiments as e
 from abgate.management import feature_flags as f
+from abgate.management import metrics as m
 from abgate.management import segments as s
 from abgate.management.bodies import ErrorAnswer
 from abgate.management.requests import ManagementRequest, admit, provide_caller
@@ -21,7 +22,7 @@ from abgate.management.results import get_results
 READ, CREATE = "read:experimentation", "create:experimentation"
 UPDATE, DELETE = "update:experimentation", "delete:experimentation"
 
-EXPERIMENTS, FLAGS, SEGMENTS = "/experiments", "/feature-flags", "/segments"
+EXPERIMENTS, FLAGS, SEGMENTS, METRICS = "/experiments", "/feature-flags", "/segments", "/metrics"
 VARIATIONS = f"{FLAGS}/{{id:str}}/variations"
 
 Operation = Callable[..., Any]
@@ -56,8 +57,15 @@ CONTRACT: list[Route] = [
 
 OURS: list[Route] = [
     (post, EXPERIMENTS + "/{id:str}/rollout", e.roll_out_variation, UPDATE, 200),
+    (get, EXPERIMENTS + "/{id:str}/analysis", m.get_analysis, READ, 200),
+    (put, EXPERIMENTS + "/{id:str}/analysis", m.set_analysis, UPDATE, 200),
     (get, EXPERIMENTS + "/{id:str}/results", get_results, READ, 200),
     (get, EXPERIMENTS + "/{id:str}/history", e.list_experiment_history, READ, 200),
+    (get, METRICS, m.list_metrics, READ, 200),
+    (post, METRICS, m.create_metric, CREATE, 201),
+    (get, METRICS + "/{id:str}", m.get_metric, READ, 200),
+    (patch, METRICS + "/{id:str}", m.update_metric, UPDATE, 200),
+    (delete, METRICS + "/{id:str}", m.delete_metric, DELETE, 204),
     (get, "/history", e.list_history, READ, 200),
 ]
 

@@ -24,7 +24,8 @@ _SELECT_CHANGED = (
     .distinct()
 )
 
-Kind = Literal["experiment", "feature_flag", "variation", "segment"]
+Kind = Literal["experiment", "feature_flag", "variation", "segment", "metric", "analysis"]
+"""What was written; an analysis has the id of its experiment."""
 
 
 class Change(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from abgate.core.readiness import Rival, with_validity
 from abgate.storage import changes, feature_flags, rows, segments
 from abgate.storage.changes import Author
 from abgate.storage.rows import Page, Stored
-from abgate.storage.tables import experiment_segments, experiments
+from abgate.storage.tables import analyses, experiment_segments, experiments
 
 _SELECT_ACTIVE = select(experiments.c.id, experiments.c.name, experiments.c.authentication_flow).where(
     rows.equals(experiments, "tenant"),
@@ -38,6 +38,7 @@ _INSERT_REFERENCE = insert(experiment_segments)
 _DELETE_REFERENCES = delete(experiment_segments).where(
     rows.equals(experiment_segments, "tenant"), rows.equals(experiment_segments, "experiment_id")
 )
+_DELETE_ANALYSIS = delete(analyses).where(rows.equals(analyses, "tenant"), rows.equals(analyses, "id"))
 
 
 def get(connection: Connection, tenant: str, id: ExperimentId) -> Stored[Experiment]:
@@ -95,6 +96,7 @@ def remove(connection: Connection, author: Author, experiment: Experiment) -> No
     """Delete the experiment. Raises `Conflict` ``conflict`` when it is gone."""
     changes.append(connection, author, "delete", "experiment", experiment.id, before=experiment, after=None)
     _forget_segments(connection, author.tenant, experiment.id)
+    connection.execute(_DELETE_ANALYSIS, {"tenant": author.tenant, "id": experiment.id})
     rows.remove(connection, experiments, author.tenant, experiment.id)
 
 

@@ -71,7 +71,8 @@ def _bodies(connection: Connection, table: Table, tenant: str) -> Iterator[tuple
 
 def _bodies_after(rows: Iterable[Any]) -> dict[Kind, dict[str, Json | None]]:
     bodies: dict[Kind, dict[str, Json | None]] = {kind: {} for kind in _TABLES}
-    for row in rows:
+    # Metrics and analyses are in the history as well; no assignment depends on them.
+    for row in (each for each in rows if each.kind in _TABLES):
         bodies[row.kind][row.resource_id] = None if row.after is None else row.after.encode()
     return bodies
 

@@ -183,6 +183,36 @@ experiment_segments = Table(
     Index(None, "tenant", "experiment_id"),
 )
 
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("created_in", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "id"),
+    UniqueConstraint("tenant", "name"),
+    _index_of_live("tenant", "created_in"),
+    Index(None, "tenant", "status", "created_in"),
+)
+
+# How experiments are analyzed; `id` is the experiment's.
+analyses = Table(
+    "analyses",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("created_in", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "id"),
+    ForeignKeyConstraint(["tenant", "id"], [experiments.c.tenant, experiments.c.id]),
+)
+
 changes = Table(
     "changes",
     metadata,
