@@ -17,7 +17,7 @@ from abgate.management.caller import OnChange
 from abgate.management.errors import answer_fault, answer_http_exception, answer_refusal
 from abgate.management.rate_limit import RateLimiter
 from abgate.management.requests import add_rate_limit_headers
-from abgate.management.routes import experimentation_router
+from abgate.management.routes import management_routers
 from abgate.settings import Settings
 from abgate.vault import Vault
 
@@ -40,7 +40,7 @@ def create_management_app(
     limiter = RateLimiter(settings.rate_limit)
     app = Litestar(
         route_handlers=[
-            experimentation_router(settings.api_generation),
+            *management_routers(settings.api_generation),
             *oauth.routes,
             *health,
             pages,

@@ -4,7 +4,7 @@ Answers are the domain's values with the names beside the ids; the first generat
 one's fields out, which here is to leave them unset.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -207,6 +207,19 @@ class ChangeList(Struct, frozen=True):
 
     changes: list[Change]
     next: str | UnsetType = UNSET
+
+
+class LogList(Struct, frozen=True):
+    """A page of the tenant's logs: `length` of them from the one at `start` on, of `total` that match.
+
+    At most 1,000 are counted, which is how far one can page. By checkpoint nothing is counted.
+    """
+
+    start: int
+    limit: int
+    length: int
+    total: int
+    logs: list[dict[str, Any]]
 
 
 class ErrorAnswer(Struct, frozen=True):

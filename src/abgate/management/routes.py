@@ -13,6 +13,7 @@ from litestar.params import QueryParameter
 
 from abgate.management import experiments as e
 from abgate.management import feature_flags as f
+from abgate.management import logs as l
 from abgate.management import metrics as m
 from abgate.management import segments as s
 from abgate.management.bodies import ErrorAnswer
@@ -21,6 +22,7 @@ from abgate.management.results import get_results
 
 READ, CREATE = "read:experimentation", "create:experimentation"
 UPDATE, DELETE = "update:experimentation", "delete:experimentation"
+READ_LOGS = "read:logs"
 
 EXPERIMENTS, FLAGS, SEGMENTS, METRICS = "/experiments", "/feature-flags", "/segments", "/metrics"
 VARIATIONS = f"{FLAGS}/{{id:str}}/variations"
@@ -69,6 +71,11 @@ OURS: list[Route] = [
     (get, "/history", e.list_history, READ, 200),
 ]
 
+LOGS: list[Route] = [
+    (get, "/logs", l.list_logs, READ_LOGS, 200),
+    (get, "/logs/{id:str}", l.get_log, READ_LOGS, 200),
+]
+
 _REFUSALS = {
     400: "The input or the present state breaks a rule; the message names it.",
     401: "There is no valid token.",
@@ -82,14 +89,18 @@ _REFUSALS = {
 }
 
 
-def experimentation_router(generation: int) -> Router:
-    """Return the router of the experimentation group; what is ours is left out in the contract's first generation."""
-    routes = CONTRACT if generation == 1 else [*CONTRACT, *OURS]
+def management_routers(generation: int) -> list[Router]:
+    """Return the routers of the published groups; what is ours is left out in the contract's first generation."""
+    experimentation = CONTRACT if generation == 1 else [*CONTRACT, *OURS]
+    return [_router("/api/v2/experimentation", experimentation), _router("/api/v2", LOGS)]
+
+
+def _router(prefix: str, routes: list[Route]) -> Router:
     methods: dict[str, list[str]] = {}
     for method, path, *_ in routes:
         methods.setdefault(path, []).append(method.__name__.upper())
     return Router(
-        "/api/v2/experimentation",
+        prefix,
         route_handlers=[
             # First, since Litestar makes its own when a path has none.
             *(_options_refused(path, allowed) for path, allowed in methods.items()),
