@@ -60,6 +60,12 @@ UNSAYABLE = re.compile(
             r"horizon: needs `subjects` or `days`",
             # Checkpoints are opaque.
             r"from: is not a checkpoint",
+            # Checkpoints are opaque, and a log may be gone.
+            r"from: (is not a checkpoint|there is no log)",
+            # Lists of names, the language of searches, and how far one can page.
+            r"fields: must be at most 64 names",
+            r"(q|search): ",
+            r"page: only the first 1000 results",
         ]
     ),
     re.DOTALL,

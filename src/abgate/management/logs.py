@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
 
+from litestar import Request
 from litestar.params import QueryParameter
 
 from abgate.core.errors import InvalidInput, NotFound
@@ -40,11 +41,12 @@ def list_logs(
     include_fields: Annotated[bool, QueryParameter(name="include_fields")] = True,
     include_totals: Annotated[bool, QueryParameter(name="include_totals")] = False,
     from_: Annotated[str | None, QueryParameter(name="from", description="The `log_id` to go on after.")] = None,
-    take: Annotated[int | None, QueryParameter(name="take", ge=1, le=MAX_TAKE)] = None,
+    take: Annotated[int, QueryParameter(name="take", ge=1, le=MAX_TAKE)] = DEFAULT_TAKE,
+    request: Request[Any, Any, Any],
 ) -> list[Log] | LogList:
     """List the tenant's logs: by page, newest first, or with `from` or `take` by checkpoint, oldest first."""
-    if from_ is not None or take is not None:
-        listed = _list_by_checkpoint(caller, from_, take or DEFAULT_TAKE)
+    if from_ is not None or "take" in request.query_params:
+        listed = _list_by_checkpoint(caller, from_, take)
     else:
         listed = _list_by_page(caller, _query(q, search), sort or "date:-1", page * per_page, per_page, include_totals)
         keep = _field_names(fields)
