@@ -1,5 +1,6 @@
 """Tenant logs as auth0-python 6.8, unmodified, lists, searches and reads them."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,10 @@ def logs(server: Server) -> list[dict[str, Any]]:
     headers = {"Authorization": f"Bearer {server.token()}"}
     answer = httpx.post(f"{server.url}/runtime/v1/events", json=sent, headers=headers, timeout=60)
     assert (answer.status_code, answer.json()["accepted"]) == (202, LOGS), answer.text
+    url, deadline = f"{server.url}/api/v2/logs?take=1&from=log-{LOGS - 2:03}", time.monotonic() + 60
+    while not httpx.get(url, headers=headers).json():
+        assert time.monotonic() < deadline, "the events are not enriched"
+        time.sleep(0.05)
     return sent
 
 
@@ -108,6 +113,22 @@ def test_fields_are_kept_or_left_out(client: Auth0, logs: list[dict[str, Any]]) 
     rest = client.logs.list(fields="details,ip", include_fields=False, sort="date:1").items
     assert rest is not None
     assert (rest[0].details, rest[0].ip, rest[0].type) == (None, None, "s")
+
+
+def test_by_checkpoint_from_the_first_to_the_last(client: Auth0, logs: list[dict[str, Any]]) -> None:
+    seen: list[str | None] = []
+    options: dict[str, Any] = {"take": 60}
+    while page := client.logs.list(request_options=asked(**options)).items:
+        seen += [log.log_id for log in page]
+        options["from"] = seen[-1]
+    assert seen == [log["log_id"] for log in logs]
+
+
+def test_without_totals_a_list_is_an_array(server: Server, logs: list[dict[str, Any]]) -> None:
+    headers = {"Authorization": f"Bearer {server.token('read:logs')}"}
+    for query in ("per_page=3&sort=date:1", "take=3", "take=3&include_totals=false"):
+        answer = httpx.get(f"{server.url}/api/v2/logs?{query}", headers=headers)
+        assert [log["log_id"] for log in answer.json()] == ["log-000", "log-001", "log-002"], query
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from abgate.core.log_query import And, Match, Not, Or, Query, Within, parse
 from abgate.storage import log_search, positions
 from abgate.storage.engine import appending, reading
 from abgate.storage.log_search import LogPage
+from abgate.storage.logged import find_event
 from abgate.storage.tables import enrichments
 from abgate.storage.tenants import DEFAULT_TENANT
 from tests.storage.events import SECOND, START, event, exposure, record, take
@@ -31,7 +32,7 @@ def log(engine: Engine, *events: JSON, tenant: str = DEFAULT_TENANT, enriched: b
     take(engine, *made, tenant=tenant)
     with appending(engine) as connection:
         for each in events:
-            found = log_search.find(connection, tenant, each["log_id"])
+            found = find_event(connection, tenant, each["log_id"])
             assert found is not None
             if "experiment" in each:
                 row = {"event_sequence": found.sequence, "tenant": tenant, "at": found.at, "exposure_sequence": 1}
@@ -199,12 +200,12 @@ def test_one_is_found_by_its_id_with_what_it_belongs_to(engine: Engine) -> None:
     record(engine, exposure())
     log(engine, WORLD[1] | {"experiment": "exp_1", "variation": "var_1"})
     with reading(engine) as connection:
-        found = log_search.find(connection, DEFAULT_TENANT, "1")
+        found = find_event(connection, DEFAULT_TENANT, "1")
         assert found is not None
         assert found.exposure is not None
         assert msgspec.json.decode(found.body)["ip"] == "203.0.113.1"
-        assert log_search.find(connection, "other", "1") is None
-        assert log_search.find(connection, DEFAULT_TENANT, "none") is None
+        assert find_event(connection, "other", "1") is None
+        assert find_event(connection, DEFAULT_TENANT, "none") is None
 
 
 @pytest.mark.parametrize("text", ["type:fu", "user_id:u", "log_id:1", "details.experiment.experiment_id:exp_1"])

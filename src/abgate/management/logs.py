@@ -13,7 +13,7 @@ from abgate.management.bodies import LogList
 from abgate.management.caller import Caller
 from abgate.storage import log_search
 from abgate.storage.log_search import SortField
-from abgate.storage.logged import LoggedEvent, enriched_body
+from abgate.storage.logged import LoggedEvent, enriched_body, find_event
 
 MAX_TAKE = 100
 DEFAULT_TAKE = 50
@@ -64,7 +64,7 @@ def list_logs(
 def get_log(caller: Caller, id: str) -> Log:
     """Return a log by its `log_id`."""
     with caller.reading() as connection:
-        event = log_search.find(connection, caller.tenant, id)
+        event = find_event(connection, caller.tenant, id)
     if event is None:
         raise NotFound("log", id)
     return enriched_body(event)

@@ -46,13 +46,6 @@ class LogPage(Struct, frozen=True):
     total: int
 
 
-def find(connection: Connection, tenant: str, log_id: str) -> LoggedEvent | None:
-    """Return the event with this id, or None."""
-    event = auth_events
-    row = connection.execute(select_events().where(event.c.tenant == tenant, event.c.log_id == log_id)).first()
-    return None if row is None else logged_event(row)
-
-
 def list_after(connection: Connection, tenant: str, *, log_id: str | None, take: int) -> list[LoggedEvent] | None:
     """Return events in the order in which they were stored: after that event, from the first one on for None.
 
