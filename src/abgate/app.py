@@ -21,6 +21,7 @@ from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
 from abgate.logs import configure_logs
 from abgate.management.application import create_management_app
 from abgate.management.auth import Tenants, TokenVerifier
+from abgate.runtime.attributes import AttributeReader
 from abgate.runtime.dispatch import RuntimeApp
 from abgate.runtime.exposures import Exposures
 from abgate.runtime.keys import RuntimeKeys
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     )
     management.state.snapshots = snapshots
     management.state.exposures_today = ExposuresToday()
+    management.state.complete_attributes = AttributeReader(settings.geoip_database).complete
     return RuntimeApp(
         cast("Handler", management),
         engine=engine,

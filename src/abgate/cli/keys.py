@@ -1,7 +1,6 @@
 """``abgate keys``: runtime keys, for servers and for browsers."""
 
 import os
-import re
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
@@ -17,8 +16,6 @@ from abgate.storage.runtime_keys import RuntimeKey
 from abgate.storage.tenants import DEFAULT_TENANT
 
 app = typer.Typer(help="Runtime keys: servers resolve and ingest with them, browsers evaluate.", no_args_is_help=True)
-
-_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
 
 @app.command()
@@ -79,7 +76,7 @@ def _key(kind: str, origins: list[str], name: str, tenant: str) -> RuntimeKey:
     if origins and kind == "server":
         raise InvalidInput("--origin", "is for client keys: a server key must never be in a browser.")
     for origin in origins:
-        if not _ORIGIN.fullmatch(origin):
+        if not runtime_keys.is_origin(origin):
             raise InvalidInput("--origin", f"{origin!r} is no web origin, such as https://app.example.com.")
     return RuntimeKey(
         tenant=tenant,

@@ -187,6 +187,13 @@ def experiment_body(form: ExperimentForm, flag_id: str, variation_ids: list[str]
     return body | ({"levels": levels} if levels else {})
 
 
+def update_body(form: ExperimentForm, editable: list[str], errors: Errors) -> dict[str, Any]:
+    """Return the body that changes an experiment's editable fields to what the form has; what is empty is cleared."""
+    ids = [row.id for row in form.variations]
+    body = {"description": None, "levels": None} | experiment_body(form, form.flag, ids, errors)
+    return {name: body[name] for name in editable if name in body}
+
+
 def _allocations(form: ExperimentForm, ids: list[str], errors: Errors) -> list[dict[str, Any]]:
     used = [(index, row) for index, row in enumerate(form.variations) if row.is_used]
     if form.strategy != "segment":
@@ -226,7 +233,8 @@ def field_on_form(form: ExperimentForm, name: str, *, of: str) -> str:
     if found and form.strategy == "segment":
         return f"segments.{found[1]}.{'segment' if found[2] == 'segment_id' else 'variation'}"
     if found:
-        return f"variations.{found[1]}.weight"
+        used = [index for index, row in enumerate(form.variations) if row.is_used]
+        return f"variations.{used[int(found[1])]}.weight"
     return "levels" if name.startswith("levels") else {"authentication_flow": "flow"}.get(name, name)
 
 

@@ -1,7 +1,7 @@
 """How a page becomes an answer: Jinja templates, strictly escaped, under one Content-Security-Policy."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +11,7 @@ from litestar.enums import MediaType
 from markupsafe import Markup, escape
 from msgspec import UNSET
 
+from abgate.core.ids import timestamp
 from abgate.dashboard import assets, numbers
 from abgate.dashboard.visits import Visit
 
@@ -67,6 +68,11 @@ def _time(moment: Any) -> Markup:
     )
 
 
+def _moment(at: int) -> Markup:
+    """Return a moment of the event log, in microseconds since 1970."""
+    return _time(timestamp(datetime.fromtimestamp(at / 1_000_000, UTC)))
+
+
 def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
@@ -86,6 +92,7 @@ environment = Environment(
 environment.filters.update(
     {
         "time": _time,
+        "moment": _moment,
         "pretty": _pretty,
         "name": _name,
         "count": numbers.count,

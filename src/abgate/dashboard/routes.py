@@ -12,7 +12,18 @@ from litestar.static_files import create_static_files_router
 
 from abgate.core.errors import Refusal
 from abgate.dashboard import assets, errors
-from abgate.dashboard.pages import experiment, experiments, new_experiment, sign_in
+from abgate.dashboard.pages import (
+    edit_experiment,
+    experiment,
+    experiments,
+    feature_flags,
+    new_experiment,
+    segments,
+    settings,
+    sign_in,
+    why,
+)
+from abgate.dashboard.roles import MANAGE_KEYS
 from abgate.dashboard.visits import SignInNeeded, provide_visit
 
 READ, CREATE = "read:experimentation", "create:experimentation"
@@ -27,6 +38,20 @@ PAGES: list[tuple[Any, str, Callable[..., Any], str]] = [
     (post, "/experiments/{id:str}", experiment.act_on_experiment, UPDATE),
     (get, "/experiments/{id:str}/results", experiment.show_results, READ),
     (get, "/experiments/{id:str}/decision", experiment.show_decision, READ),
+    (get, "/experiments/{id:str}/edit", edit_experiment.show_edit, UPDATE),
+    (post, "/experiments/{id:str}/edit", edit_experiment.save_edit, UPDATE),
+    (get, "/feature-flags", feature_flags.show_feature_flags, READ),
+    (post, "/feature-flags", feature_flags.create_feature_flag, CREATE),
+    (get, "/feature-flags/{id:str}", feature_flags.show_feature_flag, READ),
+    (post, "/feature-flags/{id:str}", feature_flags.change_feature_flag, UPDATE),
+    (get, "/segments", segments.show_segments, READ),
+    (get, "/segments/new", segments.show_new_segment, CREATE),
+    (post, "/segments/new", segments.create_segment, CREATE),
+    (get, "/segments/{id:str}", segments.show_segment, READ),
+    (post, "/segments/{id:str}", segments.change_segment, UPDATE),
+    (get, "/why", why.show_why, READ),
+    (get, "/settings", settings.show_settings, READ),
+    (post, "/settings", settings.change_keys, MANAGE_KEYS),
     (post, "/sign-out", sign_in.sign_out, READ),
 ]
 

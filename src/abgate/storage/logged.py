@@ -96,11 +96,20 @@ def list_corrections(connection: Connection, *, after: int, take: int, tenant: s
 
 def list_exposures(connection: Connection, *, after: int, take: int, tenant: str | None = None) -> list[LoggedExposure]:
     """Return exposures after the sequence `after`."""
-    query = select(exposures.c.sequence, exposures.c.tenant, *_EXPOSURE).where(exposures.c.sequence > after)
+    query = select_exposures().where(exposures.c.sequence > after)
     if tenant is not None:
         query = query.where(exposures.c.tenant == tenant)
-    rows = connection.execute(query.order_by(exposures.c.sequence).limit(take))
-    return [LoggedExposure(row.sequence, row.tenant, _exposure(row)) for row in rows]
+    return [logged_exposure(row) for row in connection.execute(query.order_by(exposures.c.sequence).limit(take))]
+
+
+def select_exposures() -> Select[Any]:
+    """Return the query whose rows `logged_exposure` reads, to be narrowed and ordered."""
+    return select(exposures.c.sequence, exposures.c.tenant, *_EXPOSURE)
+
+
+def logged_exposure(row: Row[Any]) -> LoggedExposure:
+    """Return what a row of `select_exposures` says."""
+    return LoggedExposure(row.sequence, row.tenant, _exposure(row))
 
 
 def find_event(connection: Connection, tenant: str, log_id: str) -> LoggedEvent | None:

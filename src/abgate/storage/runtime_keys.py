@@ -1,6 +1,7 @@
 """Runtime keys, by which servers and browsers reach the runtime; of each only the hash is stored."""
 
 import hashlib
+import re
 import secrets
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from abgate.storage.tables import runtime_keys
 
 SECRET_BYTES = 32
 PREFIX = "abk_"
+
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
 KeyKind = Literal["server", "client"]
 
@@ -28,6 +31,11 @@ class RuntimeKey(Struct, frozen=True, kw_only=True):
     name: str
     origins: tuple[str, ...]
     created_at: Timestamp
+
+
+def is_origin(text: str) -> bool:
+    """Return whether this is a web origin, from which a client's key may be used."""
+    return _ORIGIN.fullmatch(text) is not None
 
 
 def make_secret() -> str:

@@ -53,7 +53,7 @@ def create_experiment(visit: Visit) -> Response[str]:
     form = f.read_form(visit.fields)
     change = visit.form.get("change", "")
     if change:
-        _change_rows(form, change)
+        change_rows(form, change)
         return _show(visit, form, {})
     activate = visit.form.get("action") == "activate"
     trial = _attempt(visit.caller, form, activate=activate)
@@ -132,7 +132,7 @@ def _located(form: ExperimentForm, refusal: Refusal, part: str) -> Errors:
     return {f.field_on_form(form, field, of=part) if field else "": rule}
 
 
-def _change_rows(form: ExperimentForm, change: str) -> None:
+def change_rows(form: ExperimentForm, change: str) -> None:
     """Add or take away a row, as the pressed button's value says: ``add variations``, ``remove segments 1``."""
     verb, _, rest = change.partition(" ")
     kind, _, place = rest.partition(" ")
@@ -157,6 +157,12 @@ def _change_rows(form: ExperimentForm, change: str) -> None:
                 row.values.pop(int(place))
     for row in form.variations:
         row.values += [""] * (len(form.parameters) - len(row.values))
+
+
+def active_segments(caller: Caller) -> list[tuple[str, str]]:
+    """Return id and name of every segment that an allocation may be for."""
+    found = segments.list_segments(caller, take=MAX_LISTED).segments
+    return [(each.id, each.name) for each in found if each.status == "active"]
 
 
 def _previews(caller: Caller, form: ExperimentForm) -> list[tuple[str, Any]]:
@@ -186,14 +192,11 @@ def _show(visit: Visit, form: ExperimentForm, errors: Errors, *, status: int = 2
         form=form,
         errors=errors,
         flags=[(f.NEW, "a new flag, made here")] + [(each.id, f"{each.name} ({each.status})") for each in flags],
-        segments=[
-            (each.id, each.name)
-            for each in segments.list_segments(visit.caller, take=MAX_LISTED).segments
-            if each.status == "active"
-        ],
+        segments=active_segments(visit.caller),
         flows=KNOWN_FLOWS,
         types=f.TYPES,
         everyone_else=f.EVERYONE_ELSE,
+        form_path="/experiments/new",
         trial=_attempt(visit.caller, form, is_trial=True) if not errors else Trial(errors),
         previews=_previews(visit.caller, form),
     )

@@ -1,0 +1,63 @@
+"""An experiment's fields that its status lets one edit."""
+
+import msgspec
+from litestar import Response
+
+from abgate.asgi import STATUSES
+from abgate.core.errors import Refusal
+from abgate.dashboard import experiment_form as f
+from abgate.dashboard.errors import field_and_rule
+from abgate.dashboard.experiment_form import Errors, ExperimentForm
+from abgate.dashboard.pages.new_experiment import active_segments, change_rows
+from abgate.dashboard.rendering import redirect, render
+from abgate.dashboard.visits import Visit
+from abgate.management import experiments, feature_flags
+from abgate.management.bodies import ExperimentAnswer, UpdateExperiment
+from abgate.management.decoding import decode
+
+
+def show_edit(visit: Visit, id: str) -> Response[str]:
+    """Show the form with what the experiment has."""
+    experiment = experiments.get_experiment(visit.caller, id)
+    variations = feature_flags.list_variations(visit.caller, experiment.feature_flag_id).variations
+    return _show(visit, experiment, f.form_of(experiment, variations), {})
+
+
+def save_edit(visit: Visit, id: str) -> Response[str]:
+    """Save what the form has, all of it or nothing."""
+    experiment = experiments.get_experiment(visit.caller, id)
+    form = f.read_form(visit.fields)
+    if change := visit.form.get("change", ""):
+        change_rows(form, change)
+        return _show(visit, experiment, form, {})
+    errors: Errors = {}
+    body = f.update_body(form, list(experiment.editable_fields or []), errors)
+    if not errors:
+        try:
+            experiments.update_experiment(visit.caller, id, decode(msgspec.json.encode(body), UpdateExperiment))
+        except Refusal as refusal:
+            field, rule = field_and_rule(refusal)
+            errors[f.field_on_form(form, field, of="experiment") if field else ""] = rule
+            return _show(visit, experiment, form, errors, status=STATUSES[type(refusal)])
+    if errors:
+        return _show(visit, experiment, form, errors, status=400)
+    return redirect(visit, f"/experiments/{id}?done=saved")
+
+
+def _show(
+    visit: Visit, experiment: ExperimentAnswer, form: ExperimentForm, errors: Errors, *, status: int = 200
+) -> Response[str]:
+    return render(
+        visit,
+        "edit_experiment.html",
+        id=experiment.id,
+        name=experiment.name,
+        status=status,
+        experiment_status=experiment.status,
+        editable=experiment.editable_fields,
+        form=form,
+        errors=errors,
+        segments=active_segments(visit.caller),
+        everyone_else=f.EVERYONE_ELSE,
+        form_path=f"/experiments/{experiment.id}/edit",
+    )
