@@ -186,7 +186,7 @@ def test_at_the_horizon_without_a_difference_there_is_no_effect() -> None:
     decision = decided({"var_b": SAME}, AT_HORIZON)
     assert (decision.outcome, decision.variation_id) == ("no_effect", UNSET)
     assert decision.reasons[0].numbers == {"share_of_plan": 1.0}
-    assert "the plan's bound 2.0" in words(decision.reasons)
+    assert "where the plan allows 0.04" in words(decision.reasons)
 
 
 def test_a_horizon_finds_what_open_ended_watching_does_not_yet() -> None:

@@ -13,7 +13,7 @@ from abgate.analysis.bayesian import beta_binomial, normal_posterior
 from abgate.analysis.distributions import Interval
 from abgate.analysis.estimates import Estimate
 from abgate.analysis.frequentist import WelchTest, relative_lift, welch
-from abgate.analysis.group_sequential import repeated_interval, upper_bounds
+from abgate.analysis.group_sequential import nominal_alpha
 from abgate.analysis.noninferiority import Direction
 from abgate.analysis.proportions import lack_of_counts, newcombe_interval, pooled_z_p_value
 from abgate.analysis.sequential import PLANNED_N, always_valid_interval, always_valid_p_value
@@ -89,7 +89,7 @@ def compare(
         return NotEnoughData("All subjects of both variations have the same value: there is nothing to compare.")
     test = welch(a, b, alpha=plan.alpha)
     effect, se, n = test.effect, test.se, a.n + b.n
-    view = _view(control, treatment, test, alpha=plan.alpha, direction=direction)
+    p_value, chance, loss = _chances(control, treatment, test, direction=direction)
     lift = relative_lift(a, b, alpha=plan.alpha) if a.value > 0 else None
     watched = {"alpha": plan.alpha, "planned_n": plan.planned_n}
     return Comparison(
@@ -97,15 +97,19 @@ def compare(
         treatment=b,
         effect=effect,
         se=se,
-        interval=view.interval,
-        p_value=view.p_value,
+        interval=_interval(control, treatment, a, b, alpha=plan.alpha),
+        p_value=p_value,
         always_valid_interval=always_valid_interval(effect, se, n, **watched),
         always_valid_p_value=always_valid_p_value(effect, se, n, **watched),
-        planned_interval=_planned_interval(effect, se, plan),
+        planned_interval=(
+            _interval(control, treatment, a, b, alpha=nominal_alpha(plan.looks, alpha=plan.alpha))
+            if plan.looks
+            else UNSET
+        ),
         lift=lift.value if lift else UNSET,
         lift_interval=lift.interval if lift else UNSET,
-        chance_to_win=view.chance_to_win,
-        expected_loss=view.expected_loss,
+        chance_to_win=chance,
+        expected_loss=loss,
         variance_removed=removed,
     )
 
@@ -147,31 +151,20 @@ def _estimates(control: Aggregates, treatment: Aggregates) -> tuple[Estimate, Es
     return estimate(control), estimate(treatment), UNSET
 
 
-class _View(Struct, frozen=True):
-    """What depends on the kind of metric beyond its estimates."""
-
-    interval: Interval
-    p_value: float
-    chance_to_win: float
-    expected_loss: float
+def _interval(control: Aggregates, treatment: Aggregates, a: Estimate, b: Estimate, *, alpha: float) -> Interval:
+    if isinstance(control, Proportion) and isinstance(treatment, Proportion):
+        return newcombe_interval(control, treatment, alpha=alpha)
+    return welch(a, b, alpha=alpha).interval
 
 
-def _view(control: Aggregates, treatment: Aggregates, test: WelchTest, *, alpha: float, direction: Direction) -> _View:
+def _chances(
+    control: Aggregates, treatment: Aggregates, test: WelchTest, direction: Direction
+) -> tuple[float, float, float]:
+    """Return the p of one look, the chance to win and the expected loss."""
     is_up = direction == "increase"
     if isinstance(control, Proportion) and isinstance(treatment, Proportion):
         # A lower treatment is better where a higher control is.
         believed = beta_binomial(control, treatment) if is_up else beta_binomial(treatment, control)
-        return _View(
-            newcombe_interval(control, treatment, alpha=alpha),
-            pooled_z_p_value(control, treatment),
-            believed.chance_to_win,
-            believed.risk_treatment,
-        )
-    posterior = normal_posterior(test.effect if is_up else -test.effect, test.se, alpha=alpha)
-    return _View(test.interval, test.p_value, posterior.chance_to_win, posterior.risk_treatment)
-
-
-def _planned_interval(effect: float, se: float, plan: Plan) -> Interval | UnsetType:
-    if not plan.looks:
-        return UNSET
-    return repeated_interval(effect, se, upper_bounds(plan.looks, alpha=plan.alpha)[-1])
+        return pooled_z_p_value(control, treatment), believed.chance_to_win, believed.risk_treatment
+    posterior = normal_posterior(test.effect if is_up else -test.effect, test.se, alpha=0.05)
+    return test.p_value, posterior.chance_to_win, posterior.risk_treatment

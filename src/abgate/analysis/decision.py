@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from abgate.analysis.aggregates import NotEnoughData
 from abgate.analysis.comparison import Comparison, Plan
 from abgate.analysis.distributions import Interval
-from abgate.analysis.group_sequential import upper_bounds
+from abgate.analysis.group_sequential import nominal_alpha
 from abgate.analysis.multiplicity import holm
 from abgate.analysis.noninferiority import Direction, Slack, slack
 from abgate.analysis.power import days_needed
@@ -164,11 +164,12 @@ def _always_valid_p_value(each: Comparison | NotEnoughData) -> float:
 
 
 def _by_bound(treatments: Treatments, plan: Plan) -> dict[str, _Proof]:
-    bound = upper_bounds(plan.looks, alpha=plan.alpha / max(1, len(treatments)))[-1]
+    allowed = nominal_alpha(plan.looks, alpha=plan.alpha / max(1, len(treatments)))
     proofs = {}
     for id, each in treatments.items():
-        z = each.effect / each.se if isinstance(each, Comparison) else 0.0
-        proofs[id] = _Proof(abs(z) >= bound, f"z {z:.2f}, the plan's bound {bound:.2f}", {"z": z, "bound": bound})
+        p = each.p_value if isinstance(each, Comparison) else 1.0
+        words = f"p {p:.2g} where the plan allows {allowed:.2g} at this look"
+        proofs[id] = _Proof(p <= allowed, words, {"p_value": p, "allowed": allowed})
     return proofs
 
 

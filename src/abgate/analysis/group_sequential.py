@@ -10,12 +10,12 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
-from abgate.analysis.distributions import Interval, normal_quantile, normal_tail
+from abgate.analysis.distributions import normal_quantile, normal_tail
 
 Spending = Literal["obf", "power2", "power3"]
 
-NEVER = 38.0
-"""A bound that nothing crosses: the normal tail beyond it is below the smallest double."""
+NEVER = 37.0
+"""A bound that nothing reaches: the normal tail beyond it is 6e-300, still a double of full precision."""
 
 GRID = 18
 """Jennison & Turnbull's r of the integration grid; twice as many move the bounds of 28 looks by less than 1e-4."""
@@ -43,12 +43,14 @@ def upper_bounds(times: tuple[float, ...], *, alpha: float, spending: Spending =
     return tuple(bounds)
 
 
-def repeated_interval(effect: float, se: float, bound: float) -> Interval:
-    """Return the repeated confidence interval, which leaves out zero exactly when the bound is reached.
+def nominal_alpha(times: tuple[float, ...], *, alpha: float) -> float:
+    """Return the alpha that the last of these looks may use by itself, in its test and in its interval.
 
-    Jennison & Turnbull 1989, Interim analyses: the repeated confidence interval approach, JRSS B 51.
+    The significance level approach of Jennison & Turnbull 2000, section 3.6: the bound's z is turned into a p, so that
+    a t test, or a test of proportions, is as near its level at each look as it is alone. The interval at this alpha is
+    their repeated confidence interval (1989, JRSS B 51).
     """
-    return effect - bound * se, effect + bound * se
+    return 2 * normal_tail(upper_bounds(times, alpha=alpha)[-1])
 
 
 def _spent(time: float, alpha: float, spending: Spending) -> float:

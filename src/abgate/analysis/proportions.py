@@ -134,17 +134,18 @@ def score_interval(a: Proportion, b: Proportion, *, alpha: float) -> Interval:
     def excess(difference: float) -> float:
         return abs(effect - difference) - z * _score_se(a, b, difference)
 
-    return _root(excess, -1.0, effect), _root(excess, effect, 1.0)
+    return _root(excess, effect, -1.0), _root(excess, effect, 1.0)
 
 
-def _root(excess: Callable[[float], float], low: float, high: float) -> float:
-    """Return where the sign changes; the end outside when it does not, for an effect of −1 or 1."""
+def _root(excess: Callable[[float], float], inside: float, outside: float) -> float:
+    """Return where the test begins to reject between the effect itself and an end of what is possible."""
     from scipy.optimize import brentq
 
-    outside, inside = (low, high) if excess(low) > excess(high) else (high, low)
-    if excess(outside) <= 0 or excess(inside) >= 0:
+    # At an effect of exactly 0, −1 or 1 the standard error may be zero, but not beside it.
+    inside += (outside - inside) * 1e-12
+    if excess(inside) >= 0 or excess(outside) <= 0:
         return outside
-    return float(brentq(excess, low, high, xtol=1e-15, rtol=1e-14))
+    return float(brentq(excess, inside, outside, xtol=1e-15, rtol=1e-14))
 
 
 def _score_se(a: Proportion, b: Proportion, difference: float) -> float:

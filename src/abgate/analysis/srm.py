@@ -38,7 +38,8 @@ def always_valid_p_value(
     factor of a Dirichlet prior around the weights θ against the weights themselves is a martingale under them;
     ln e = ln B(kθ + n) − ln B(kθ) − Σ nᵢ ln θᵢ, k the concentration.
     """
-    shares = [weight / sum(weights) for weight in weights]
+    whole = sum(weights)
+    shares = [weight / whole for weight in weights]
     prior = [concentration * share for share in shares]
     posterior = [alpha + count for alpha, count in zip(prior, observed, strict=True)]
     expected = math.fsum(count * math.log(share) for count, share in zip(observed, shares, strict=True))
