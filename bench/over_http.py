@@ -124,7 +124,9 @@ class _Bench:
             ("fastapi", [sys.executable, "-m", fastapi_server.__name__]),
         ):
             port = servers.free_port()
-            stack.enter_context(servers.other([*command, str(port), self.key], port, core=self.core))
+            stack.enter_context(
+                servers.other([*command, str(port), self.key, str(folder / f"{name}.db")], port, core=self.core)
+            )
             self.ports[name] = port
             same = {kind: len(self._answer(name, ask)) - len(answers[kind]) for kind, ask in self.asks.items()}
             assert all(abs(more) <= 16 for more in same.values()), f"{name} answers other sizes: {same}"
@@ -165,7 +167,7 @@ class _Bench:
             with urlopen(f"http://127.0.0.1:{self.ports[name]}/metrics") as answered:
                 text = answered.read().decode()
             assert _metric(text, "abgate_exposures_dropped_total") == 0, "the queue was full"
-            if _metric(text, "abgate_exposures_waiting") == 0:
+            if _metric(text, "abgate_exposures_waiting") == 0 and _metric(text, "abgate_exposures_unfiled") == 0:
                 return
             time.sleep(0.05)
 

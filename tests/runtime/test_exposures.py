@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import Engine, func, select
 from structlog.testing import capture_logs
@@ -14,7 +15,9 @@ from structlog.testing import capture_logs
 from abgate.core.events import Exposure
 from abgate.runtime import exposures as module
 from abgate.runtime.exposures import Exposures
-from abgate.storage.engine import reading
+from abgate.storage.engine import appending, reading
+from abgate.storage.exposure_groups import add_group, pack
+from abgate.storage.tables import exposure_groups
 from abgate.storage.tables import exposures as table
 from abgate.storage.tenants import DEFAULT_TENANT
 from tests.conftest import NewDatabase, opened
@@ -42,9 +45,14 @@ def record(exposures: Exposures, *devices: str) -> None:
         exposures.record(DEFAULT_TENANT, exposure(device))
 
 
-def unstorable() -> Exposure:
-    """An exposure that no database takes."""
-    return exposure("bad", at=10**20)
+def unfiled(engine: Engine) -> int:
+    with reading(engine) as connection:
+        return connection.execute(select(func.count()).select_from(exposure_groups)).scalar_one()
+
+
+def unstorable(*, in_json: bool = True) -> Exposure:
+    """An exposure that no database takes, or not even JSON."""
+    return msgspec.structs.replace(exposure("bad"), at=2**63 if in_json else 2**64)
 
 
 def test_exposures_are_written_in_their_order_within_100_ms(engine: Engine) -> None:
@@ -81,16 +89,48 @@ def test_a_normal_stop_loses_none(engine: Engine) -> None:
 
 def test_they_go_in_groups(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    add = module.add_exposures
+    add = module.add_group
 
     def count(connection: Any, group: Any) -> None:
         sizes.append(len(group))
         add(connection, group)
 
-    monkeypatch.setattr(module, "add_exposures", count)
+    monkeypatch.setattr(module, "add_group", count)
     with running(engine, linger_s=0.2) as exposures:
         record(exposures, *(f"d{number}" for number in range(module.GROUP + 10)))
     assert sizes == [module.GROUP, 10]
+
+
+def test_while_logins_are_many_exposures_are_stored_and_filed_later(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY", 0)
+    with running(engine) as exposures:
+        record(exposures, "a", "b")
+        until(lambda: exposures.waiting == 0)
+        assert (stored(engine), unfiled(engine)) == ([], 1)
+        monkeypatch.setattr(module, "PATIENCE", 0)
+        record(exposures, "c")
+        assert exposures.flush(10)
+        assert (stored(engine), unfiled(engine)) == (["a", "b", "c"], 0)
+
+
+def test_what_a_killed_process_left_unfiled_the_next_one_files(engine: Engine) -> None:
+    with appending(engine) as connection:
+        add_group(connection, [pack(DEFAULT_TENANT, exposure(device)) for device in "ab"])
+    with running(engine) as exposures:
+        until(lambda: stored(engine) == ["a", "b"])
+        assert exposures.flush(10)
+    assert unfiled(engine) == 0
+
+
+def test_a_group_is_filed_once_by_whoever_comes_first(engine: Engine) -> None:
+    with appending(engine) as connection:
+        for number in range(20):
+            add_group(connection, [pack(DEFAULT_TENANT, exposure(f"{number}-{each}")) for each in range(10)])
+    with running(engine), running(engine), running(engine):
+        until(lambda: unfiled(engine) == 0)
+    assert len(stored(engine)) == len(set(stored(engine))) == 200
 
 
 def test_a_full_queue_drops_counted_and_logged(engine: Engine) -> None:
@@ -109,12 +149,13 @@ def test_one_that_cannot_be_stored_holds_up_no_other(engine: Engine) -> None:
     with capture_logs() as logs, running(engine) as exposures:
         record(exposures, *"abc")
         exposures.record(DEFAULT_TENANT, unstorable())
+        exposures.record(DEFAULT_TENANT, unstorable(in_json=False))
         record(exposures, *"de")
         assert exposures.flush(10)
         record(exposures, "f")
     assert stored(engine) == list("abcdef")
-    assert exposures.dropped == 1
-    assert [log["event"] for log in logs] == ["exposures_dropped"]
+    assert exposures.dropped == 2
+    assert [log["event"] for log in logs] == ["exposures_dropped"] * 2
 
 
 def test_while_the_database_is_away_they_wait(new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,15 @@
-"""A plain FastAPI application that does the same work: bearer checked, body validated, SHA-256, exposure queued."""
+"""A plain FastAPI application that does the same work: bearer checked, body validated, bucket by SHA-256, token signed,
+exposure queued and stored in groups.
+"""
 
-import base64
 import hashlib
 import hmac
 import json
 import os
+import sqlite3
 import sys
+import threading
 import time
-from collections import deque
 from typing import Annotated, Any
 
 import uvicorn
@@ -50,44 +52,64 @@ class Evaluate(BaseModel):
     context: Context
 
 
-def application(key: str, experiment: dict[str, Any]) -> FastAPI:
+class Exposures:
+    """Stored every 30 ms, a group a row."""
+
+    def __init__(self, file: str) -> None:
+        self.queue: list[dict[str, Any]] = []
+        self.database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        self.database.execute("PRAGMA journal_mode = WAL")
+        self.database.execute("PRAGMA synchronous = FULL")
+        self.database.execute("CREATE TABLE groups (id INTEGER PRIMARY KEY, body BLOB)")
+        threading.Thread(target=self.keep_writing, daemon=True).start()
+
+    def keep_writing(self) -> None:
+        while True:
+            time.sleep(0.03)
+            group, self.queue = self.queue, []
+            if group:
+                self.database.execute("INSERT INTO groups (body) VALUES (?)", [json.dumps(group)])
+
+
+def application(key: str, experiment: dict[str, Any], file: str) -> FastAPI:
     known = {hashlib.sha256(key.encode()).digest()}
-    queue: deque[Any] = deque(maxlen=1000)
+    exposures = Exposures(file)
     app = FastAPI()
 
     def check(bearer: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> None:
         if hashlib.sha256(bearer.credentials.encode()).digest() not in known:
             raise HTTPException(401)
 
-    def assign(device: str) -> dict[str, Any]:
+    def assign(device: str, request: Request | Context | None) -> dict[str, Any]:
         digest = hashlib.sha256(f"{experiment['experiment']}:{device}".encode()).digest()
         position = (int.from_bytes(digest[:8]) * 10000) >> 64
         variation: dict[str, Any] = experiment["variations"][position >= experiment["variations"][0]["weight"] * 100]
-        queue.append((time.time(), device, variation))
+        attributes = {} if request is None else request.model_dump(exclude_none=True, exclude={"user_agent", "ip"})
+        exposure = {"at": time.time(), "device": device, "variation": variation["context"]["variation_id"]}
+        exposures.queue.append(exposure | {"attributes": attributes})
         return variation
 
     def mac(text: str) -> str:
-        return base64.urlsafe_b64encode(hmac.digest(key.encode(), text.encode(), "sha256")).rstrip(b"=").decode()
+        return hmac.digest(key.encode(), text.encode(), "sha256").hex()[:32]
 
     @app.post("/runtime/v1/resolve", dependencies=[Depends(check)])
     async def resolve(asked: Resolve) -> dict[str, Any]:
         device = asked.subjects.device or ""
-        variation = assign(device)
-        subject = mac(f"s1.{experiment['experiment']}.{device}")[:22]
-        text = f"a1.{experiment['experiment']}.{variation['context']['variation_id']}...{subject}.{int(time.time())}"
+        variation = assign(device, asked.request)
+        text = f"a2.{experiment['experiment']}.{variation['context']['variation_id']}...{int(time.time())}"
         return {
             "experiment": variation["context"],
             "reason": "split",
             "variation_name": variation["name"],
             "segment_id": None,
-            "assignment_token": f"{text}.{mac(text)}",
+            "assignment_token": f"{text}.{mac(f'{text}.{device}')}",
             "served": experiment["served"],
             "warnings": [],
         }
 
     @app.post("/ofrep/v1/evaluate/flags/{name}/{parameter}", dependencies=[Depends(check)])
     async def evaluate(asked: Evaluate) -> dict[str, Any]:
-        variation = assign(asked.context.targetingKey)
+        variation = assign(asked.context.targetingKey, asked.context)
         return {
             "key": variation["key"],
             "value": variation["value"],
@@ -100,9 +122,9 @@ def application(key: str, experiment: dict[str, Any]) -> FastAPI:
 
 
 if __name__ == "__main__":
-    port, key = sys.argv[1:]
+    port, key, file = sys.argv[1:]
     uvicorn.run(
-        application(key, json.loads(os.environ["BENCH_EXPERIMENT"])),
+        application(key, json.loads(os.environ["BENCH_EXPERIMENT"]), file),
         port=int(port),
         loop="uvloop",
         http="httptools",

@@ -1,13 +1,22 @@
-// A bare Node server that does the same work: bearer checked, body validated, bucket by SHA-256, exposure queued.
+// A bare Node server that does the same work: bearer checked, body validated, bucket by SHA-256, token signed, exposure
+// queued and stored in groups.
 const http = require('node:http')
-const { createHash } = require('node:crypto')
+const { createHash, createHmac } = require('node:crypto')
+const { DatabaseSync } = require('node:sqlite')
 
-const [port, key] = process.argv.slice(2)
+const [port, key, file] = process.argv.slice(2)
 const hashOf = (text) => createHash('sha256').update(text).digest('hex')
 const known = new Map([[hashOf(key), { tenant: 'default', scopes: new Set(['evaluate:experimentation']) }]])
 const { experiment, variations, served } = JSON.parse(process.env.BENCH_EXPERIMENT)
+
+const database = new DatabaseSync(file)
+database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE groups (id INTEGER PRIMARY KEY, body BLOB)')
+const insert = database.prepare('INSERT INTO groups (body) VALUES (?)')
 let queue = []
-setInterval(() => { queue = [] }, 30)
+setInterval(() => {
+  if (queue.length > 0) insert.run(JSON.stringify(queue))
+  queue = []
+}, 30)
 
 function refuse (response, status) {
   response.writeHead(status, { 'content-type': 'application/json' })
@@ -21,10 +30,9 @@ function assign (device) {
 }
 
 function token (variation, device) {
-  const { createHmac } = require('node:crypto')
-  const digest = createHmac('sha256', key).update(`s1.${experiment}.${device}`).digest('base64url').slice(0, 22)
-  const text = `a1.${experiment}.${variation.context.variation_id}...${digest}.${Math.floor(Date.now() / 1000)}`
-  return `${text}.${createHmac('sha256', key).update(text).digest('base64url')}`
+  const text = `a2.${experiment}.${variation.context.variation_id}...${Math.floor(Date.now() / 1000)}`
+  const mac = createHmac('sha256', key).update(`${text}.${device}`).digest('hex').slice(0, 32)
+  return `${text}.${mac}`
 }
 
 function answer (request, response, raw) {
@@ -39,7 +47,8 @@ function answer (request, response, raw) {
   if (typeof device !== 'string' || device.length > 256) return refuse(response, 400)
   if (!isOfrep && typeof asked.flow !== 'string') return refuse(response, 400)
   const variation = assign(device)
-  queue.push({ at: Date.now(), device, variation, request: asked.request })
+  const { user_agent: agent, ip, ...attributes } = (isOfrep ? asked.context : asked.request) ?? {}
+  queue.push({ at: Date.now(), device, variation: variation.context.variation_id, attributes })
   const body = Buffer.from(JSON.stringify(isOfrep
     ? { key: variation.key, value: variation.value, reason: 'SPLIT', variant: variation.name, metadata: variation.metadata }
     : {

@@ -1,31 +1,36 @@
-"""Exposures on their way to the database: queued by logins, which never wait, and written in groups."""
+"""Exposures on their way to the database: queued by logins, which never wait, and stored in groups."""
 
 import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import islice
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from abgate.core.errors import Unavailable
 from abgate.core.events import Exposure
-from abgate.runtime.metrics import DROPPED, WAITING, WRITTEN
+from abgate.runtime.metrics import DROPPED, UNFILED, WAITING, WRITTEN
 from abgate.storage.engine import appending
-from abgate.storage.event_log import add_exposures
+from abgate.storage.exposure_groups import Packed, add_group, file_group, file_one_by_one, pack
 
 CAPACITY = 100_000
-GROUP = 2_000
+GROUP = 500
+"""On SQLite to file one group keeps other writers out for some 40 ms."""
 LINGER_S = 0.03
 """How long the first exposure of a group waits for others. With the write, it is stored within 100 ms."""
+BUSY = 200
+"""When as many exposures come in one linger, logins need the processor more than reports of them do."""
+PATIENCE = 1_000_000
+"""So many exposures of this process may be stored and not filed; past that, logins have to share the processor."""
 RETRY_S = 0.5
 STOP_PATIENCE_S = 10.0
 
 log = structlog.get_logger()
-Queued = tuple[str, Exposure]
 
 
 class Exposures:
@@ -33,6 +38,9 @@ class Exposures:
 
     What is in the queue when the process is killed is lost: at most the last 100 ms while the database answers. While
     it does not, exposures wait here; past the bound they are dropped, counted and logged.
+
+    The writer stores them in groups, which survive any kill, and files the groups into the event log when logins leave
+    it the time; whatever a process left unfiled, the next one files.
     """
 
     def __init__(self, engine: Engine, *, capacity: int = CAPACITY, linger_s: float = LINGER_S) -> None:
@@ -40,8 +48,10 @@ class Exposures:
         self._engine = engine
         self._capacity = capacity
         self._linger_s = linger_s
-        self._queue: deque[Queued] = deque()
-        self._settled = 0
+        self._queue: deque[Packed] = deque()
+        self._stored = 0
+        self._filed = 0
+        self._has_unfiled = True
         self._has_work = threading.Event()
         self._progress = threading.Condition()
         self._stopping = threading.Event()
@@ -54,17 +64,22 @@ class Exposures:
         if len(self._queue) >= self._capacity:
             self._drop(1, "the queue is full")
             return
-        self._queue.append((tenant, exposure))
-        self._has_work.set()
+        try:
+            self._queue.append(pack(tenant, exposure))
+        except Exception as error:
+            self._drop(1, f"it cannot be stored: {error!r}")
+            return
+        if not self._has_work.is_set():
+            self._has_work.set()
 
     @property
     def waiting(self) -> int:
-        """How many exposures are not written yet."""
+        """How many exposures are not stored yet."""
         return len(self._queue)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Write within this block of an event loop; at its end everything queued is written."""
+        """Write within this block of an event loop; at its end everything queued is stored."""
         self.start()
         try:
             yield
@@ -78,7 +93,7 @@ class Exposures:
         self._writer.start()
 
     def stop(self) -> None:
-        """Write what is queued and end; what the database does not take within ten seconds is dropped."""
+        """Store and file what there is, and end; what the database does not take within ten seconds is dropped."""
         if self._writer is None:
             return
         self._stopping.set()
@@ -87,56 +102,90 @@ class Exposures:
         self._writer = None
         if self._queue:
             self._drop(len(self._queue), "the database was away when the server stopped")
-            self._settle(len(self._queue))
+            self._note_stored(len(self._queue))
 
     def flush(self, patience_s: float = 1.0) -> bool:
-        """Wait until what was recorded so far is written; False when that took longer than `patience_s`."""
+        """Wait until what was recorded so far is filed; False when that took longer than `patience_s`."""
         with self._progress:
-            target = self._settled + len(self._queue)
-            return self._progress.wait_for(lambda: self._settled >= target, patience_s)
+            target = self._stored + len(self._queue)
+            return self._progress.wait_for(lambda: self._filed >= target, patience_s)
 
     def _keep_writing(self) -> None:
         while not self._stopping.is_set():
-            self._has_work.wait()
-            self._stopping.wait(self._linger_s)
-            self._has_work.clear()
-            while self._queue:
-                if not self._write_group() and self._stopping.wait(RETRY_S):
-                    break
+            if not (self._queue or self._has_unfiled):
+                self._has_work.wait()
+            if self._has_work.is_set():
+                self._stopping.wait(self._linger_s)
+                self._has_work.clear()
+            is_busy = len(self._queue) >= BUSY and self._stored - self._filed < PATIENCE
+            if not (self._store() and (is_busy or self._file())):
+                self._stopping.wait(RETRY_S)
         give_up_at = time.monotonic() + STOP_PATIENCE_S
-        while self._queue and time.monotonic() < give_up_at:
-            if not self._write_group():
+        while (self._queue or self._has_unfiled) and time.monotonic() < give_up_at:
+            if not (self._store() and self._file()):
                 time.sleep(LINGER_S)
 
-    def _write_group(self, size: int = GROUP) -> bool:
-        """Write the head of the queue; False when the database is away and it all stays where it is."""
-        group = list(islice(self._queue, size))
+    def _store(self) -> bool:
+        """Store the queue, group by group; False when the database is away and the rest stays where it is."""
+        while self._queue:
+            group = list(islice(self._queue, GROUP))
+            if not self._attempt(partial(add_group, group=group)):
+                return False
+            WRITTEN.inc(len(group))
+            self._has_unfiled = True
+            self._note_stored(len(group))
+        return True
+
+    def _file(self) -> bool:
+        """File one group, if there is any; False when the database is away."""
+        filed: list[int] = []
+        refused: list[Exception] = []
+
+        def file_what_can_be(connection: Connection) -> None:
+            count, why = file_one_by_one(connection)
+            filed.append(count)
+            refused.extend(why)
+
+        try:
+            is_there = self._attempt(lambda connection: filed.append(file_group(connection)))
+        except Exception:
+            # One that can never be stored must not hold up all the others.
+            filed.clear()
+            is_there = self._attempt(file_what_can_be)
+        if is_there:
+            self._note_filed(*filed)
+            for error in refused:
+                self._drop(1, f"it cannot be stored: {error!r}")
+        return is_there
+
+    def _attempt(self, step: Callable[[Connection], None]) -> bool:
+        """Take one step in a transaction; False when the database is away."""
         try:
             with appending(self._engine) as connection:
-                add_exposures(connection, group)
+                step(connection)
         except Unavailable as error:
             WAITING.set(len(self._queue))
             if not self._is_away:
                 log.warning("exposures_database_away", reason=error.message, waiting=len(self._queue))
             self._is_away = True
             return False
-        except Exception as error:
-            if len(group) > 1:
-                # One that can never be stored must not hold up all the others: halving finds it.
-                return self._write_group(len(group) // 2)
-            self._drop(1, f"it cannot be stored: {error!r}")
-        else:
-            WRITTEN.inc(len(group))
         self._is_away = False
-        self._settle(len(group))
         return True
 
-    def _settle(self, count: int) -> None:
+    def _note_stored(self, count: int) -> None:
         with self._progress:
             for _ in range(count):
                 self._queue.popleft()
-            self._settled += count
+            self._stored += count
             WAITING.set(len(self._queue))
+            UNFILED.set(self._stored - self._filed)
+
+    def _note_filed(self, count: int) -> None:
+        with self._progress:
+            self._has_unfiled = count > 0
+            # Without any group left, all is filed, whoever did it.
+            self._filed = min(self._filed + count, self._stored) if count else self._stored
+            UNFILED.set(self._stored - self._filed)
             self._progress.notify_all()
 
     def _drop(self, count: int, why: str) -> None:

@@ -28,8 +28,9 @@ ASSIGNMENTS = Counter("abgate_assignments", "Assignments, by reason.", ["reason"
 WARNINGS = Counter("abgate_warnings", "Warnings given with assignments, by code.", ["warning"])
 FAULTS = Counter("abgate_faults", "Logins that went on without an experiment by a fault of ours.", ["entry"])
 CIRCUIT_OPENED = Counter("abgate_circuit_opened", "Times the circuit opened after five faults in a row.")
-WAITING = Gauge("abgate_exposures_waiting", "Exposures not yet written.", multiprocess_mode="livesum")
-WRITTEN = Counter("abgate_exposures_written", "Exposures written.")
+WAITING = Gauge("abgate_exposures_waiting", "Exposures not yet stored.", multiprocess_mode="livesum")
+WRITTEN = Counter("abgate_exposures_written", "Exposures stored.")
+UNFILED = Gauge("abgate_exposures_unfiled", "Exposures stored, not yet in the event log.", multiprocess_mode="livesum")
 DROPPED = Counter("abgate_exposures_dropped", "Exposures lost: the queue was full, or they cannot be stored.")
 CHECKED = Gauge(
     "abgate_snapshot_checked_timestamp_seconds",

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, insert, text
+from msgspec import Raw
+from sqlalchemy import Connection, Table, text
 
 from abgate.core.events import AuthEvent, Exposure
 from abgate.storage.tables import auth_events, exposures
@@ -23,21 +24,39 @@ _EVENT_COLUMNS = (
     "tenant", "log_id", "at", "type", "event", "client_id", "device", "user_id", "organization_id", "transaction_id",
     "body",
 )  # fmt: skip
-_NAMES = ", ".join(_EVENT_COLUMNS)
-_PLACES = ", ".join("?" for _ in _EVENT_COLUMNS)
-_ARRAYS = ", ".join("%s::bigint[]" if name == "at" else "%s::text[]" for name in _EVENT_COLUMNS)
-# By hand, because SQLAlchemy takes as long to pass a row on as the database to store it.
-_ADD = f"INSERT INTO auth_events ({_NAMES}) {{}} ON CONFLICT (tenant, log_id) DO NOTHING"
-_ADD_SQLITE = _ADD.format(f"VALUES ({_PLACES})")
-_ADD_POSTGRESQL = _ADD.format(f"SELECT * FROM unnest({_ARRAYS})")  # noqa: S608  # names of our own
+_EXPOSURE_COLUMNS = (
+    "tenant", "at", "experiment_id", "variation_id", "forced", "subject", "device", "user_id", "organization_id",
+    "transaction_id", "body",
+)  # fmt: skip
+_TYPES = {"at": "bigint", "forced": "boolean"}
 _NUL, _REPLACEMENT = "\x00", "\ufffd"
+
+
+def _insertion(table: Table, columns: Sequence[str]) -> Mapping[str, str]:
+    """Return the statement by dialect.
+
+    By hand, because SQLAlchemy takes as long to pass a row on as the database to store it.
+    """
+    insert = f"INSERT INTO {table.name} ({', '.join(columns)})"
+    arrays = ", ".join(f"%s::{_TYPES.get(name, 'text')}[]" for name in columns)
+    return {
+        "sqlite": f"{insert} VALUES ({', '.join('?' for _ in columns)})",
+        "postgresql": f"{insert} SELECT * FROM unnest({arrays})",  # noqa: S608  # names of our own
+    }
+
+
+_ADD_EXPOSURES = _insertion(exposures, _EXPOSURE_COLUMNS)
+_ADD_EVENTS = {
+    dialect: f"{insert} ON CONFLICT (tenant, log_id) DO NOTHING"
+    for dialect, insert in _insertion(auth_events, _EVENT_COLUMNS).items()
+}
 
 
 def add_exposures(connection: Connection, batch: Sequence[tuple[str, Exposure]]) -> None:
     """Store exposures, each with its tenant."""
     if batch:
         _commit_in_order(connection, exposures)
-        connection.execute(insert(exposures), [_exposure_row(tenant, exposure) for tenant, exposure in batch])
+        _add(connection, _ADD_EXPOSURES, [_exposure_row(tenant, exposure) for tenant, exposure in batch])
 
 
 def add_rows(connection: Connection, rows: Sequence[EventRow]) -> int:
@@ -45,9 +64,14 @@ def add_rows(connection: Connection, rows: Sequence[EventRow]) -> int:
     if not rows:
         return 0
     _commit_in_order(connection, auth_events)
+    return _add(connection, _ADD_EVENTS, rows)
+
+
+def _add(connection: Connection, insertion: Mapping[str, str], rows: Sequence[tuple[Any, ...]]) -> int:
+    statement = insertion[connection.dialect.name]
     if connection.dialect.name == "postgresql":
-        return connection.exec_driver_sql(_ADD_POSTGRESQL, tuple(map(list, zip(*rows, strict=True)))).rowcount
-    return connection.exec_driver_sql(_ADD_SQLITE, list(rows)).rowcount
+        return connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True)))).rowcount
+    return connection.exec_driver_sql(statement, list(rows)).rowcount
 
 
 def event_row(tenant: str, event: AuthEvent) -> EventRow:
@@ -71,26 +95,19 @@ def _commit_in_order(connection: Connection, table: Table) -> None:
         connection.execute(_TAKE_TURN, {"key": _TURNS[table.name]})
 
 
-def _exposure_row(tenant: str, exposure: Exposure) -> Mapping[str, Any]:
+def _exposure_row(tenant: str, exposure: Exposure) -> tuple[Any, ...]:
     body = {
-        "experiment": exposure.experiment,
+        "experiment": Raw(exposure.experiment.json),
         "reason": exposure.reason,
         "snapshot_number": exposure.snapshot_number,
         "attributes": exposure.attributes,
     }
-    return {
-        "tenant": tenant,
-        "at": exposure.at,
-        "experiment_id": exposure.experiment.experiment_id,
-        "variation_id": exposure.experiment.variation_id,
-        "forced": exposure.is_forced,
-        "subject": exposure.subject,
-        "device": exposure.device,
-        "user_id": exposure.user_id,
-        "organization_id": exposure.organization_id,
-        "transaction_id": exposure.transaction_id,
-        "body": msgspec.json.encode(body).decode(),
-    }
+    row = (
+        tenant, exposure.at, exposure.experiment.experiment_id, exposure.experiment.variation_id, exposure.is_forced,
+        exposure.subject, exposure.device, exposure.user_id, exposure.organization_id, exposure.transaction_id,
+        msgspec.json.encode(body).decode(),
+    )  # fmt: skip
+    return tuple(map(_without_nul, row))
 
 
 def _without_nul(value: Any) -> Any:

@@ -258,6 +258,14 @@ exposures = Table(
     sqlite_autoincrement=True,
 )
 
+# Exposures that are not yet in the table above: `abgate.storage.exposure_groups` says why.
+exposure_groups = Table(
+    "exposure_groups",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
 auth_events = Table(
     "auth_events",
     metadata,
