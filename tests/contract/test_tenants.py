@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.contract.things import make_experiment, make_flag, make_segment, sent, unique
+from tests.contract.things import make_experiment, make_flag, make_metric, make_segment, sent, unique
 from tests.server import API, Server, on_both_databases
 
 pytestmark = on_both_databases
@@ -23,6 +23,7 @@ UNKNOWN = {
     "feature-flags": "flg_" + 22 * "1",
     "variations": "var_" + 22 * "1",
     "segments": "seg_" + 22 * "1",
+    "metrics": "met_" + 22 * "1",
 }
 
 
@@ -35,18 +36,20 @@ class Tenant:
         self.flag = make_flag(self.client, variations=2, active=True, name="the flag")
         self.segment = make_segment(self.client, name="the segment")
         make_segment(self.client, name="a newer one")
+        self.metric = make_metric(self.client, name="the metric")
         self.experiment = make_experiment(self.client, self.flag, name="the experiment", levels=[5, 100])
         self.ids = {
             "experiments": self.experiment["id"],
             "feature-flags": self.flag["id"],
             "variations": self.flag["variations"][0]["id"],
             "segments": self.segment["id"],
+            "metrics": self.metric["id"],
         }
 
     def state(self) -> list[Any]:
         """Return everything that the tenant has, with its history."""
         variations = f"/feature-flags/{self.flag['id']}/variations"
-        paths = ("/experiments", "/feature-flags", "/segments", "/history", variations)
+        paths = ("/experiments", "/feature-flags", "/segments", "/metrics", "/history", variations)
         return [sent(self.client, "GET", path) for path in paths]
 
     @contextmanager
@@ -100,6 +103,8 @@ BODIES: dict[str, Any] = {
     "create_variation": {"name": "renamed", "overrides": {}},
     "update_variation": {"name": "renamed"},
     "update_segment": {"name": "renamed"},
+    "update_metric": {"name": "renamed"},
+    "set_analysis": {"primary": "login_success"},
     "roll_out_variation": {"variation_id": UNKNOWN["variations"]},
 }
 
@@ -163,6 +168,7 @@ def references(ours: Tenant, ids: dict[str, str]) -> Iterator[tuple[str, str, An
     yield "POST", "/experiments", create | {"allocations": targeted, "allocation_strategy": "segment"}
     yield "PATCH", patch, {"allocations": share}
     yield "PATCH", f"/feature-flags/{ours.flag['id']}", {"served_variation_id": ids["variations"]}
+    yield "PUT", f"{patch}/analysis", {"primary": ids["metrics"]}
     yield "POST", f"{patch}/rollout", {"variation_id": ids["variations"]}
 
 

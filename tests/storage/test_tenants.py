@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, select
 
+from abgate.core.built_in_metrics import BUILT_IN
 from abgate.core.errors import Conflict, NotFound, Refusal
-from abgate.storage import changes, experiments, feature_flags, segments, tables, tenants
+from abgate.storage import changes, experiments, feature_flags, metrics, segments, tables, tenants
 from abgate.storage.changes import Author
 from abgate.storage.engine import appending, reading, writing
 from abgate.storage.rows import Stored
@@ -24,6 +25,7 @@ from tests.storage.given import (
     flag,
     flag_id,
     list_experiments,
+    metric,
     segment,
     segment_id,
     store,
@@ -33,7 +35,7 @@ from tests.storage.given import (
 
 OURS, THEIRS = DEFAULT_TENANT, "their-tenant"
 THEM = Author(THEIRS, "somebody@theirs", NOW)
-TABLES = ("feature_flags", "variations", "segments", "experiments", "experiment_segments", "changes")
+TABLES = ("feature_flags", "variations", "segments", "experiments", "experiment_segments", "metrics", "changes")
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def engine(engine: Engine) -> Engine:
 def with_two_tenants(engine: Engine) -> Engine:
     with appending(engine) as connection:
         tenants.add(connection, Tenant(THEIRS, "theirs.example"), now=NOW)
-    store(engine, flag(), variation(), segment())
+    store(engine, flag(), variation(), segment(), metric())
     store(engine, experiment(status="active", authentication_flow="all", **by_segment(1)))
     return engine
 
@@ -75,6 +77,12 @@ READS: dict[str, Callable[[Connection], object]] = {
     "feature_flags.list_variations": lambda c: feature_flags.list_variations(c, THEIRS, flag_id()),
     "segments.find_many": lambda c: segments.find_many(c, THEIRS, [segment_id()]),
     "segments.list_page": lambda c: segments.list_page(c, THEIRS, type=None, after=None, take=50).values,
+    "metrics.find_many": lambda c: metrics.find_many(c, THEIRS, [metric().id]),
+    "metrics.list_page": lambda c: [
+        each
+        for each in metrics.list_page(c, THEIRS, kind=None, status=None, after=None, take=50).values
+        if each.id not in BUILT_IN
+    ],
     "experiments.list_page": lambda c: list_experiments(c, THEIRS).values,
     "experiments.list_page of a flag": lambda c: list_experiments(c, THEIRS, feature_flag_id=flag_id()).values,
     "experiments.list_page by status": lambda c: list_experiments(c, THEIRS, status="active").values,
@@ -93,6 +101,7 @@ READS_THAT_REFUSE: dict[str, Callable[[Connection], object]] = {
     "feature_flags.get": lambda c: feature_flags.get(c, THEIRS, flag_id()),
     "feature_flags.get_variation": lambda c: feature_flags.get_variation(c, THEIRS, flag_id(), variation_id()),
     "segments.get": lambda c: segments.get(c, THEIRS, segment_id()),
+    "metrics.get": lambda c: metrics.get(c, THEIRS, metric().id),
     "experiments.get": lambda c: experiments.get(c, THEIRS, experiment_id()),
     "experiments.references": lambda c: experiments.references(c, THEIRS, flag_id(), [segment_id()]),
 }
@@ -157,6 +166,7 @@ def test_tenants_may_have_the_same_ids_names_and_flows(engine: Engine) -> None:
         flag(),
         variation(),
         segment(),
+        metric(),
         experiment(status="active", authentication_flow="all", name="theirs", **by_segment(1)),
     )
     store(engine, *things, author=THEM)
@@ -167,9 +177,10 @@ def test_tenants_may_have_the_same_ids_names_and_flows(engine: Engine) -> None:
         experiments.remove(connection, THEM, stored.value)
         feature_flags.remove(connection, THEM, flag())
         segments.remove(connection, THEM, segment())
+        metrics.remove(connection, THEM, metric())
     assert rows_of(engine, OURS) == before
     theirs = rows_of(engine, THEIRS)
-    assert [row.number for row in theirs.pop("changes")] == list(range(1, 10))
+    assert [row.number for row in theirs.pop("changes")] == list(range(1, 12))
     assert not any(theirs.values())
 
 

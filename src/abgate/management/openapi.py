@@ -174,7 +174,8 @@ def _add_rules(schemas: dict[str, JSONSchema]) -> None:
     _need_one_of(schemas["RuleInput"], [["match"], ["not_match"], ["match", "not_match"], ["match_type", "conditions"]])
     _need_conditions(schemas)
     _need_one_kind_of_allocation(schemas["AllocationInput"])
-    schemas["EventFilter"]["anyOf"] = [{"required": ["types"]}, {"required": ["event"]}]
+    if "EventFilter" in schemas:  # the first generation has no metrics
+        schemas["EventFilter"]["anyOf"] = [{"required": ["types"]}, {"required": ["event"]}]
     # Known only to be refused by name.
     for name in ("feature_flag_id", "allocation_strategy", "default_config"):
         del schemas["UpdateExperiment"]["properties"][name]
