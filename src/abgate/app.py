@@ -18,6 +18,7 @@ from abgate.dashboard.routes import pages_router
 from abgate.ingest.appending import Appender
 from abgate.ingest.enrichment import Enricher
 from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
+from abgate.ingest.lake import LakeFollower
 from abgate.logs import configure_logs
 from abgate.management.application import create_management_app
 from abgate.management.auth import Tenants, TokenVerifier
@@ -27,6 +28,7 @@ from abgate.runtime.exposures import Exposures
 from abgate.runtime.keys import RuntimeKeys
 from abgate.runtime.snapshots import Snapshots
 from abgate.settings import Settings, read_settings
+from abgate.storage.lake import Lake
 
 # As many as the database pool has connections: a request that waits for one waits in the pool's queue, not here.
 THREADS = 16
@@ -48,14 +50,18 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     authenticate = _authentication(tenants, verifier, keys, recognize)
     snapshots = Snapshots(engine)
     exposures = Exposures(engine)
-    enricher = Enricher(engine, holder=secrets.token_hex(8))
+    holder = secrets.token_hex(8)
+    enricher = Enricher(engine, holder=holder)
     appender = Appender(engine, on_stored=enricher.wake)
+    lake = LakeFollower(engine, Lake(settings.lake_url, settings.lake_retention_days), holder=holder)
 
     @contextlib.asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
-        async with snapshots.running(), keys.running(), enricher.running(), exposures.running(), appender.running():
+        async with contextlib.AsyncExitStack() as workers:
+            for each in (snapshots, keys, lake, enricher, exposures, appender):
+                await workers.enter_async_context(each.running())
             yield
         engine.dispose()
 

@@ -197,6 +197,11 @@ def test_the_days_for_which_versions_are_kept_follow_the_setting(lake: Lake) -> 
     assert table.metadata().configuration["delta.logRetentionDuration"] == "interval 7 days"
 
 
-def test_a_lake_that_was_not_begun_says_so(lake: Lake) -> None:
-    with pytest.raises(Unavailable, match="no tables yet"):
-        lake.read("events")
+def test_a_lake_that_nothing_was_written_to_is_empty(lake: Lake) -> None:
+    assert read(lake, "sequence") == []
+
+
+def test_a_lake_that_is_away_is_refused_as_such(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(Unavailable, match="lake_away"):
+        Lake(str(tmp_path / "file")).read("events")

@@ -65,30 +65,55 @@ class Lake(Struct, frozen=True):
         return f"{self.url.rstrip('/')}/{name}"
 
     def open(self, name: TableName) -> DeltaTable:
-        """Return a table to write to, made when it is missing. Any number of processes may do so at once."""
+        """Return a table to write to, made when it is missing. Any number of processes may do so at once.
+
+        Raises what deltalake raises when the lake is away.
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+        try:
+            table = DeltaTable(self.uri(name))
+        except TableNotFoundError:
+            try:
+                table = self._create(name)
+            except CommitFailedError:  # somebody else made it in between
+                table = DeltaTable(self.uri(name))
+        properties = _properties(self.retention_days)
+        if not properties.items() <= table.metadata().configuration.items():
+            table.alter.set_table_properties(dict(properties))
+        return table
+
+    def _create(self, name: TableName) -> DeltaTable:
         from deltalake import DeltaTable
 
-        properties = _properties(self.retention_days)
         if self.is_local:
             # What is in it is as personal as the database.
             Path(self.url).mkdir(mode=0o700, parents=True, exist_ok=True)
-        table = DeltaTable.create(
-            self.uri(name), schema_of(name), mode="ignore", partition_by=["day"], configuration=dict(properties)
+        return DeltaTable.create(
+            self.uri(name),
+            schema_of(name),
+            mode="ignore",
+            partition_by=["day"],
+            configuration=dict(_properties(self.retention_days)),
         )
-        if not properties.items() <= table.metadata().configuration.items():
-            table.alter.set_table_properties(dict(properties), raise_if_not_exists=False)
-        return table
 
     def read(self, name: TableName, as_of: AsOf = None) -> DeltaTable:
         """Return a table as it is, or was at a version or moment; a moment before the first version means that one.
 
-        Raises `Unavailable` when the lake is away or was not begun yet, `NotFound` for a version that is not kept.
+        A table that nothing was written to yet is empty. Raises `Unavailable` when the lake is away, `NotFound` for a
+        version that is not kept.
         """
         from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError
+        from deltalake.exceptions import DeltaError, TableNotFoundError
 
-        with _refusals():
-            table = DeltaTable(self.uri(name))
+        try:
+            try:
+                table = DeltaTable(self.uri(name))
+            except TableNotFoundError:
+                table = self.open(name)
+        except (DeltaError, OSError) as error:
+            raise Unavailable("The lake cannot be read. Look for `lake_away` in the server's log.") from error
         if as_of is not None:
             try:
                 table.load_as_version(as_of)
@@ -113,8 +138,8 @@ def append(table: DeltaTable, rows: Rows, *, after: int, last: int) -> None:
 
     if last_sequence(table) != after:
         raise Overtaken(f"The table is at {last_sequence(table)}, not at {after}.")
-    with _overtaking():
-        write_deltalake(table, rows, mode="append", commit_properties=_commit(LOG, last))
+    with overtaking():
+        write_deltalake(table, rows, mode="append", commit_properties=transaction(LOG, last))
 
 
 def correct(table: DeltaTable, rows: Rows, *, after: int, last: int) -> None:
@@ -132,13 +157,13 @@ def correct(table: DeltaTable, rows: Rows, *, after: int, last: int) -> None:
         f"AND old.day IN ({days}) AND old.sequence BETWEEN {min(sequences)} AND {max(sequences)}"
     )
     columns = {name: f"new.{name}" for name in rows.column_names if name not in ("day", "sequence")}
-    with _overtaking():
+    with overtaking():
         table.merge(
             rows,
             predicate,
             source_alias="new",
             target_alias="old",
-            commit_properties=_commit(CORRECTIONS, last),
+            commit_properties=transaction(CORRECTIONS, last),
         ).when_matched_update(columns).execute()
     table.update_incremental()
 
@@ -180,31 +205,19 @@ def _properties(retention_days: int) -> Mapping[str, str]:
     }
 
 
-def _commit(app: str, version: int) -> CommitProperties:
+def transaction(app: str, version: int) -> CommitProperties:
+    """Return what a commit carries by which another one under the same app is refused, unless it looked again."""
     from deltalake import CommitProperties, Transaction
 
     return CommitProperties(app_transactions=[Transaction(app_id=app, version=version)])
 
 
 @contextmanager
-def _overtaking() -> Iterator[None]:
+def overtaking() -> Iterator[None]:
+    """Raise `Overtaken` when a commit within was refused because of another one."""
     from deltalake.exceptions import CommitFailedError
 
     try:
         yield
     except CommitFailedError as error:
         raise Overtaken(str(error)) from error
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    from deltalake.exceptions import DeltaError, TableNotFoundError
-
-    try:
-        yield
-    except TableNotFoundError as error:
-        raise Unavailable(
-            "The lake has no tables yet: a running server makes them within seconds, at the setting `lake`."
-        ) from error
-    except (DeltaError, OSError) as error:
-        raise Unavailable("The lake cannot be read. Look for `lake_away` in the server's log.") from error
