@@ -16,6 +16,7 @@ from abgate.core.principal import Principal
 from abgate.dashboard.exposures_today import ExposuresToday
 from abgate.dashboard.routes import pages_router
 from abgate.ingest.appending import Appender
+from abgate.ingest.delivery import LogStreams
 from abgate.ingest.enrichment import Enricher
 from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
 from abgate.ingest.lake import LakeFollower
@@ -54,13 +55,14 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     enricher = Enricher(engine, holder=holder)
     appender = Appender(engine, on_stored=enricher.wake)
     lake = LakeFollower(engine, Lake(settings.lake_url, settings.lake_retention_days), holder=holder)
+    streams = LogStreams(engine, vault, settings, on_change=snapshots.refresh)
 
     @contextlib.asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
         async with contextlib.AsyncExitStack() as workers:
-            for each in (snapshots, keys, lake, enricher, exposures, appender):
+            for each in (snapshots, keys, lake, streams, enricher, exposures, appender):
                 await workers.enter_async_context(each.running())
             yield
         engine.dispose()

@@ -3,7 +3,8 @@
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -20,6 +21,9 @@ _NOT_OURS = ("VECTORS", "TEST_", "BENCH_")
 
 _UNSPOKEN = frozenset({"secret", "database", "lake"})
 """Settings whose value may hold a password, and so is never repeated in a message."""
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 _DATABASE = re.compile(r"sqlite:///.|(postgres|postgresql(\+psycopg)?)://.")
@@ -132,6 +136,28 @@ class Settings(Struct, frozen=True, kw_only=True):
         Meta(ge=1, le=3650, description="Days for which past versions of the lake can be read, as `as_of` does."),
     ] = 30
 
+    log_stream_networks: Annotated[
+        str,
+        Meta(
+            description="Networks that are not public and that log streams may deliver to, comma-separated, such as "
+            "`10.0.0.0/8,fd00::/8`. Unset, none in production mode, and any in development mode."
+        ),
+    ] = ""
+    log_stream_patience_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=31_536_000,
+            description="Seconds after which a log stream whose deliveries all fail is suspended; 86400 is a day.",
+        ),
+    ] = 86_400
+
+    @property
+    def log_stream_allowed(self) -> tuple[Network, ...]:
+        """The networks beside the public ones that log streams may deliver to."""
+        listed = self.log_stream_networks or ("0.0.0.0/0,::/0" if self.mode == "development" else "")
+        return tuple(ip_network(each.strip()) for each in listed.split(",") if each.strip())
+
     @property
     def database_url(self) -> str:
         """The database's URL: SQLite in the data directory unless another is set."""
@@ -193,6 +219,21 @@ def is_domain(text: str) -> bool:
     """Return whether `text` can be a tenant's domain: ``host`` or ``host:port``, lower case."""
     found = _DOMAIN.fullmatch(text)
     return found is not None and int(found["port"] or 0) <= 65535
+
+
+def is_public_or_in(address: Address, networks: Iterable[Network]) -> bool:
+    """Return whether an address is one of the public internet's, or of one of the networks."""
+    # An IPv4 address in the clothes of IPv6 leads where the former does.
+    plain = getattr(address, "ipv4_mapped", None) or address
+    is_public = plain.is_global and not plain.is_multicast
+    return is_public or any(plain.version == network.version and plain in network for network in networks)
+
+
+def _are_networks(text: str) -> bool:
+    try:
+        return all(ip_network(each.strip()) for each in text.split(","))
+    except ValueError:
+        return False
 
 
 def _read(name: str, text: str, hint: Any, label: str) -> Any:
@@ -273,6 +314,11 @@ _RULES: tuple[tuple[str, Callable[[Settings], bool], str], ...] = (
     ),
     ("trusted_issuer", lambda s: bool(s.trusted_audience), "needs ABGATE_TRUSTED_AUDIENCE as well"),
     ("trusted_audience", lambda s: bool(s.trusted_issuer), "needs ABGATE_TRUSTED_ISSUER as well"),
+    (
+        "log_stream_networks",
+        lambda s: _are_networks(s.log_stream_networks),
+        "must be networks such as 10.0.0.0/8 or fd00::/8, comma-separated",
+    ),
     ("tls_cert", lambda s: bool(s.tls_key), "needs ABGATE_TLS_KEY (--tls-key) as well"),
     ("tls_key", lambda s: bool(s.tls_cert), "needs ABGATE_TLS_CERT (--tls-cert) as well"),
 )

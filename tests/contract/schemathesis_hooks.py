@@ -58,8 +58,6 @@ UNSAYABLE = re.compile(
             r"window_start: must be less than window",
             r"(primary|secondary\[\d+\]|guardrails\[\d+\]\.metric): (there is no|the metric|a quantile|\S+ is given)",
             r"horizon: needs `subjects` or `days`",
-            # Checkpoints are opaque.
-            r"from: is not a checkpoint",
             # Checkpoints are opaque, and a log may be gone.
             r"from: (is not a checkpoint|there is no log)",
             # Lists of names, the language of searches, and how far one can page.

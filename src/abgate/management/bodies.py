@@ -21,10 +21,12 @@ from abgate.core.feature_flag import (
     VariationChanges,
 )
 from abgate.core.ids import Description, ExperimentId, FeatureFlagId, Name, VariationId
+from abgate.core.log_stream import Filter, HttpSink, LogStream, LogStreamChanges, StreamName
 from abgate.core.metric import Metric, MetricChanges, NewMetric
 from abgate.core.readiness import Blocker
 from abgate.core.segment import RuleInputs, Segment, SegmentStatus
 from abgate.storage.changes import Change
+from abgate.storage.log_streams import Health
 
 
 class _Patch(Struct, frozen=True):
@@ -220,6 +222,34 @@ class LogList(Struct, frozen=True):
     length: int
     total: int
     logs: list[dict[str, Any]]
+
+
+class CreateLogStream(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag_field="type",
+    tag="http",
+    rename={"is_priority": "isPriority", "start_from": "startFrom"},
+):
+    """A new log stream. Streams are of type `http`; none waits for another, so that each has priority."""
+
+    name: StreamName | None = None
+    is_priority: bool | None = None
+    filters: Annotated[list[Filter], Meta(max_length=20)] | None = None
+    sink: HttpSink
+    start_from: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class UpdateLogStream(LogStreamChanges, _Patch, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Changes to a log stream; at least one."""
+
+
+class LogStreamAnswer(LogStream, frozen=True, kw_only=True, tag_field="type", tag="http"):
+    """A log stream without its secrets, and how its deliveries go."""
+
+    health: Health
 
 
 class ErrorAnswer(Struct, frozen=True):

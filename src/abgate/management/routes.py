@@ -13,6 +13,7 @@ from litestar.params import QueryParameter
 
 from abgate.management import experiments as e
 from abgate.management import feature_flags as f
+from abgate.management import log_streams as ls
 from abgate.management import logs as l
 from abgate.management import metrics as m
 from abgate.management import segments as s
@@ -22,7 +23,8 @@ from abgate.management.results import get_results
 
 READ, CREATE = "read:experimentation", "create:experimentation"
 UPDATE, DELETE = "update:experimentation", "delete:experimentation"
-READ_LOGS = "read:logs"
+READ_LOGS, READ_STREAMS, CREATE_STREAMS = "read:logs", "read:log_streams", "create:log_streams"
+UPDATE_STREAMS, DELETE_STREAMS = "update:log_streams", "delete:log_streams"
 
 EXPERIMENTS, FLAGS, SEGMENTS, METRICS = "/experiments", "/feature-flags", "/segments", "/metrics"
 VARIATIONS = f"{FLAGS}/{{id:str}}/variations"
@@ -74,6 +76,11 @@ OURS: list[Route] = [
 LOGS: list[Route] = [
     (get, "/logs", l.list_logs, READ_LOGS, 200),
     (get, "/logs/{id:str}", l.get_log, READ_LOGS, 200),
+    (get, "/log-streams", ls.list_log_streams, READ_STREAMS, 200),
+    (post, "/log-streams", ls.create_log_stream, CREATE_STREAMS, 200),
+    (get, "/log-streams/{id:str}", ls.get_log_stream, READ_STREAMS, 200),
+    (patch, "/log-streams/{id:str}", ls.update_log_stream, UPDATE_STREAMS, 200),
+    (delete, "/log-streams/{id:str}", ls.delete_log_stream, DELETE_STREAMS, 204),
 ]
 
 _REFUSALS = {

@@ -24,7 +24,7 @@ _SELECT_CHANGED = (
     .distinct()
 )
 
-Kind = Literal["experiment", "feature_flag", "variation", "segment", "metric", "analysis"]
+Kind = Literal["experiment", "feature_flag", "variation", "segment", "metric", "analysis", "log_stream"]
 """What was written; an analysis has the id of its experiment."""
 
 
@@ -106,9 +106,12 @@ def number_at(connection: Connection, tenant: str, at: Timestamp) -> int:
 def list_changes(
     connection: Connection, tenant: str, *, resource_id: str | None, after: int | None, take: int
 ) -> Page[Change]:
-    """Return the tenant's changes (of one resource, when given), newest first, from past the checkpoint `after`."""
+    """Return the tenant's changes (of one resource, when given), newest first, from past the checkpoint `after`.
+
+    Those of log streams are left out: an endpoint is not for everyone who may read experiments.
+    """
     table = tables.changes
-    query = select(table).where(table.c.tenant == tenant)
+    query = select(table).where(table.c.tenant == tenant, table.c.kind != "log_stream")
     if resource_id is not None:
         query = query.where(table.c.resource_id == resource_id)
     if after is not None:

@@ -389,3 +389,20 @@ sessions = Table(
     UniqueConstraint("link_hash"),
     Index(None, "expires_at"),
 )
+
+# `position` of a stream is in `positions`. `failing_since`, `error` and `delivered_at` say how its deliveries go.
+log_streams = Table(
+    "log_streams",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("created_in", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("secrets", LargeBinary, nullable=False),
+    Column("delivered_at", Text),
+    Column("failing_since", Text),
+    Column("error", Text),
+    PrimaryKeyConstraint("tenant", "id"),
+)
