@@ -47,9 +47,9 @@ def make_key(data: Path) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def make_token(data: Path, **settings: str) -> str:
-    """Return a management token with every scope of the experimentation group."""
-    command = [*_command(), "token", "--scope", SCOPE]
+def make_token(data: Path, *, scope: str = SCOPE, **settings: str) -> str:
+    """Return a management token with these scopes, by default all of the experimentation group."""
+    command = [*_command(), "token", "--scope", scope]
     done = subprocess.run(command, env=_environment(data, **settings), check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.splitlines()[-1]
 
