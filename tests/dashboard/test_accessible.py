@@ -28,6 +28,8 @@ def paths(server: Server) -> list[str]:
         )
         asked = {"flow": running["authentication_flow"], "subjects": {"device": "device-1"}}
         client.post(f"{server.url}/runtime/v1/resolve", json=asked)
+        event = {"log_id": "login-1", "type": "s", "date": "2026-11-25T04:00:00Z", "details": {"device_id": "device-1"}}
+        client.post(f"{server.url}/runtime/v1/events", json=event)
     return [
         "/",
         "/experiments/new",
@@ -39,6 +41,9 @@ def paths(server: Server) -> list[str]:
         "/segments/new",
         f"/segments/{segment['id']}",
         f"/why?flow={running['authentication_flow']}&device=device-1",
+        "/logs",
+        "/logs?q=type",
+        "/logs/event?id=login-1",
         "/settings",
         "/experiments/exp_1",
     ]

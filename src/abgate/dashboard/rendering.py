@@ -62,9 +62,14 @@ def _time(moment: Any) -> Markup:
     """Return a moment as the server knows it, in UTC; `time.js` rewrites it for the viewer's own zone."""
     if moment is None or moment is UNSET:
         return Markup("")
-    at = datetime.fromisoformat(moment)
+    try:
+        at = datetime.fromisoformat(moment)
+    except ValueError:
+        # Events are shown as they were sent, whatever stands there for a date.
+        return _name(moment)
+    at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        moment, f"{at:%Y-%m-%d %H:%M:%S} UTC", f"{at:%d %b %Y, %H:%M} UTC"
+        timestamp(at), f"{at:%Y-%m-%d %H:%M:%S} UTC", f"{at:%d %b %Y, %H:%M} UTC"
     )
 
 
