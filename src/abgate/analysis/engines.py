@@ -1,0 +1,126 @@
+"""Where the expressions run: DuckDB over the lake by default, or any other engine that Ibis speaks to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from abgate.storage.lake import create_view
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from ibis.expr.types import IntegerValue, Table, TimestampValue
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+ROWS_IN_A_PART = 2_000_000
+"""Subjects are measured in parts, so that memory does not grow with them: each part has about so many rows of both tables."""
+
+MEMORY = "300MB"
+"""What DuckDB may take before it writes to the temporary directory."""
+
+
+class Engine(Struct, frozen=True, kw_only=True):
+    """The two tables of events, and how to ask about them.
+
+    `run` returns an expression's rows, few as they are. `keep` evaluates an expression that several others build on,
+    once where the engine has a place for it, under a name that may be used again. `part` narrows a table to one of
+    `parts` by the text in a column.
+    """
+
+    exposures: Table
+    events: Table
+    run: Callable[[Table], list[dict[str, Any]]]
+    keep: Callable[[str, Table], Table]
+    parts: int = 1
+    part: Callable[[Table, str, int], Table]
+
+
+@contextmanager
+def duckdb_over(exposures: DeltaTable, events: DeltaTable) -> Iterator[Engine]:
+    """Give DuckDB on two tables of the lake, each at the version that it was read at; a directory takes what spills."""
+    import ibis
+
+    spill = tempfile.mkdtemp(prefix="abgate-results-")
+    threads = max(1, min(8, (os.cpu_count() or 1) - 1))
+    connection = ibis.duckdb.connect(
+        threads=threads, memory_limit=MEMORY, temp_directory=spill, preserve_insertion_order=False
+    )
+
+    def keep(name: str, expression: Table) -> Table:
+        # Ibis's own way copies a temporary table that it replaces once more.
+        connection.raw_sql(f'CREATE OR REPLACE TABLE "{name}" AS {connection.compile(expression)}')
+        return connection.table(name)
+
+    try:
+        connection.raw_sql("SET timezone = 'UTC'")
+        for name, table in (("exposures", exposures), ("events", events)):
+            create_view(connection.con, f"lake_{name}", table)
+            # The portable way goes through time zones, and takes ten times as long.
+            connection.raw_sql(f'CREATE VIEW {name} AS SELECT *, epoch_us("at") AS us FROM lake_{name}')  # noqa: S608
+        parts = 1 + (row_count(exposures) + row_count(events)) // ROWS_IN_A_PART
+        yield Engine(
+            exposures=connection.table("exposures"),
+            events=connection.table("events"),
+            run=rows_of,
+            keep=keep,
+            parts=parts,
+            part=_part_of(parts),
+        )
+    finally:
+        connection.disconnect()
+        shutil.rmtree(Path(spill), ignore_errors=True)
+
+
+def elsewhere(exposures: Table, events: Table) -> Engine:
+    """Return the engine that two Ibis tables belong to: Spark, PostgreSQL, a warehouse. It keeps nothing of its own."""
+    return Engine(
+        exposures=exposures.mutate(us=microseconds_of(exposures.at)),
+        events=events.mutate(us=microseconds_of(events.at)),
+        run=rows_of,
+        keep=lambda _name, expression: expression,
+        part=lambda table, _column, _number: table,
+    )
+
+
+def microseconds_of(at: TimestampValue) -> IntegerValue:
+    """Return a moment in whole microseconds since 1970, on any engine. Its session must be in UTC."""
+    import ibis
+
+    return at.delta(ibis.literal(EPOCH), unit="microsecond")
+
+
+def rows_of(expression: Table) -> list[dict[str, Any]]:
+    """Return the rows of an expression; the exact sums among them as whole numbers."""
+    names = expression.columns
+    found = expression.to_pyarrow()
+    columns = [found.column(name).to_pylist() for name in names]
+    return [dict(zip(names, map(_plain, row), strict=True)) for row in zip(*columns, strict=True)]
+
+
+def row_count(table: DeltaTable) -> int:
+    """Return how many rows a table of the lake has, by its log."""
+    import pyarrow
+
+    return sum(pyarrow.table(table.get_add_actions(flatten=True)).column("num_records").to_pylist())
+
+
+def _part_of(parts: int) -> Callable[[Table, str, int], Table]:
+    def part(table: Table, column: str, number: int) -> Table:
+        return table if parts == 1 else table.filter(table[column].hash() % parts == number)
+
+    return part
+
+
+def _plain(value: Any) -> Any:
+    from decimal import Decimal
+
+    return int(value) if isinstance(value, Decimal) else value
