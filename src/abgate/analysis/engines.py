@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ROWS_IN_A_PART = 2_000_000
-"""Subjects are measured in parts, so that memory does not grow with them: each part has about so many rows of both tables."""
+"""Subjects are measured in parts, so that memory does not grow with them; a part has about so many rows of both tables."""
 
 MEMORY = "300MB"
 """What DuckDB may take before it writes to the temporary directory."""

@@ -74,6 +74,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
     """
 
     subjects: Sequence[Subjects]
+    forced: int
     users: Users
     causes: Mapping[tuple[str, str], Mapping[int, int]]
     days: Mapping[tuple[int, Arm, int], Sums]
@@ -118,6 +119,7 @@ class _Asked:
             self._sum(kept, number)
         return Measurement(
             subjects=[Subjects(*key, n) for key, n in self._subjects.items()],
+            forced=self._forced(),
             users=seen,
             causes=self._causes,
             days=self._days,
@@ -179,6 +181,15 @@ class _Asked:
     def _add(into: dict[Any, Sums], key: Any, row: Mapping[str, Any], each: Measured) -> None:
         found = {kind: int(row.get(each.name(kind)) or 0) for kind in Sums.__struct_fields__}
         into[key] = into.get(key, Sums()) + Sums(**found)
+
+    def _forced(self) -> int:
+        exposures = self._engine.exposures
+        ours = exposures.filter(
+            exposures.tenant == self._population.tenant,
+            exposures.experiment_id == self._population.experiment_id,
+            exposures.forced,
+        )
+        return int(self._engine.run(ours.agg(n=ours.count()))[0]["n"])
 
     def _users(self) -> Users:
         """Return the crossover rates, and remember whose subjects are to be left out for it."""

@@ -1,8 +1,8 @@
 """Who counts: one row a subject, as Ibis expressions that any engine runs.
 
 Everything is whole numbers: moments are microseconds since 1970 in the column `us` that every engine's tables have
-(`engines`), variations are numbered, flags are 0 or 1. Intervals and booleans differ between engines, and sums of floats
-differ between two runs on two threads.
+(`engines`), variations are numbered, flags are 0 or 1. Intervals and booleans differ between engines, and sums of
+floats differ between two runs on two threads.
 """
 
 from __future__ import annotations
