@@ -11,6 +11,7 @@ from typing import cast
 from litestar import Litestar
 
 from abgate import bootstrap, health
+from abgate.analysis.analyst import Analyst
 from abgate.asgi import Authenticate, Handler, Recognize
 from abgate.core.principal import Principal
 from abgate.dashboard.exposures_today import ExposuresToday
@@ -52,17 +53,19 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     snapshots = Snapshots(engine)
     exposures = Exposures(engine)
     holder = secrets.token_hex(8)
+    lake = Lake(settings.lake_url, settings.lake_retention_days)
+    analyst = Analyst(engine, lake)
     enricher = Enricher(engine, holder=holder)
     appender = Appender(engine, on_stored=enricher.wake)
-    lake = LakeFollower(engine, Lake(settings.lake_url, settings.lake_retention_days), holder=holder)
     streams = LogStreams(engine, vault, settings, on_change=snapshots.refresh)
+    follower = LakeFollower(engine, lake, holder=holder)
 
     @contextlib.asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
         async with contextlib.AsyncExitStack() as workers:
-            for each in (snapshots, keys, lake, streams, enricher, exposures, appender):
+            for each in (snapshots, keys, follower, streams, enricher, exposures, appender):
                 await workers.enter_async_context(each.running())
             yield
         engine.dispose()
@@ -74,6 +77,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
         tenants=tenants,
         verifier=verifier,
         on_change=snapshots.refresh,
+        analyst=analyst,
         health=[health.healthz, health.readyz],
         pages=pages_router(),
         lifespan=[running],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ROWS_IN_A_PART = 2_000_000
-"""Subjects are measured in parts, so that memory does not grow with them; a part has about so many rows of both tables."""
+"""Subjects are measured in parts, so that memory does not grow with them: parts of so many rows of both tables."""
 
 MEMORY = "300MB"
 """What DuckDB may take before it writes to the temporary directory."""
@@ -73,7 +73,7 @@ def duckdb_over(exposures: DeltaTable, events: DeltaTable) -> Iterator[Engine]:
             run=rows_of,
             keep=keep,
             parts=parts,
-            part=_part_of(parts),
+            part=part_of(parts),
         )
     finally:
         connection.disconnect()
@@ -113,9 +113,12 @@ def row_count(table: DeltaTable) -> int:
     return sum(pyarrow.table(table.get_add_actions(flatten=True)).column("num_records").to_pylist())
 
 
-def _part_of(parts: int) -> Callable[[Table, str, int], Table]:
+def part_of(parts: int) -> Callable[[Table, str, int], Table]:
+    """Return how DuckDB narrows a table to one of so many parts."""
+
     def part(table: Table, column: str, number: int) -> Table:
-        return table if parts == 1 else table.filter(table[column].hash() % parts == number)
+        # Half of the hashes are below zero, and so are their remainders.
+        return table if parts == 1 else table.filter((table[column].hash() % parts + parts) % parts == number)
 
     return part
 

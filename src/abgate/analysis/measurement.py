@@ -20,6 +20,7 @@ from abgate.analysis.population import (
     users,
 )
 from abgate.analysis.quantiles import QuantileSums
+from abgate.core.events import Microseconds
 from abgate.core.metric import Metric
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
     """What was measured. Sums are by the metric's place and the variation, `days` by the day of exposure besides.
 
     `values` are those of the present phase by the dimension's value, `causes` its subjects by attribute and value.
+    `closes_next` is when the next window closes: until then, nothing changes without new events.
     """
 
     subjects: Sequence[Subjects]
@@ -81,6 +83,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
     values: Mapping[tuple[int, int, str], Sums]
     value_subjects: Mapping[tuple[str, int], int]
     quantiles: Mapping[tuple[int, Arm], QuantileSums]
+    closes_next: Microseconds | None = None
 
     def totals(self, place: int) -> dict[Arm, Sums]:
         """Return a metric's sums over all days."""
@@ -109,6 +112,7 @@ class _Asked:
         self._values: dict[tuple[int, int, str], Sums] = {}
         self._value_subjects: dict[tuple[str, int], int] = {}
         self._spread: dict[int, list[Table]] = {}
+        self._closings: list[Microseconds] = []
 
     def measure(self) -> Measurement:
         seen = self._users()
@@ -126,6 +130,7 @@ class _Asked:
             values=self._values,
             value_subjects=self._value_subjects,
             quantiles=self._quantiles(),
+            closes_next=min(self._closings, default=None),
         )
 
     def _units(self, number: int) -> Table:
@@ -161,6 +166,8 @@ class _Asked:
         for row in engine.run(outcomes.moments(made, self._metrics, population, outcomes.by_day(made))):
             for each in self._metrics:
                 self._add(self._days, (each.place, (row["phase"], row["arm"]), row["day"]), row, each)
+                if row[each.name("opened")] is not None:
+                    self._closings.append(row[each.name("opened")] + each.window)
         if self._dimension:
             self._sum_by_value(made, self._dimension)
         for each in self._metrics:

@@ -231,7 +231,11 @@ def _sums(outcomes: Table, each: Measured, population: Population) -> dict[str, 
     is_closed_ = is_closed(outcomes, each, population)
     y = outcomes[each.name("y")]
     counts = is_closed_ & y.notnull()
-    sums = {each.name("n"): counts.cast("int64").sum(), each.name("open"): (~is_closed_).cast("int64").sum()}
+    sums = {
+        each.name("n"): counts.cast("int64").sum(),
+        each.name("open"): (~is_closed_).cast("int64").sum(),
+        each.name("opened"): outcomes.us.min(where=~is_closed_),
+    }
     wide = _wide if each.is_wide else _narrow
     y = wide(y)
     sums[each.name("y")] = y.sum(where=counts)

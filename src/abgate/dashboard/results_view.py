@@ -7,7 +7,6 @@ import msgspec
 from msgspec import Struct
 
 from abgate.core.experiment import Experiment
-from abgate.dashboard import numbers
 
 WORDS: Mapping[str, tuple[str, str]] = {
     "not_enough_data": ("too little data", "calm"),
@@ -22,8 +21,13 @@ WORDS: Mapping[str, tuple[str, str]] = {
 
 POPULATION: Mapping[str, str] = {
     "exposed": "subjects in the experiment",
-    "open_windows": "of them still in their window",
+    "counted": "of them counted",
+    "bots": "bots",
+    "crossovers": "seen in several variations",
+    "forced": "forced assignments, never counted",
+    "open_windows": "still in their window",
     "of_former_variations": "in variations taken out since",
+    "of_earlier_phases": "of earlier phases",
 }
 TREATMENT_COLORS = ("treatment", "treatment-2", "treatment-3")
 
@@ -84,13 +88,7 @@ def shares_chart(arms: list[Arm]) -> dict[str, Any]:
 
 def decision(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the decision: its word, its colour, its sentence and the reasons."""
-    if results["status"] == "not_enough_data":
-        word, tone = WORDS["not_enough_data"]
-        return {"word": word, "tone": tone, "sentence": "There is not enough data yet.", "reasons": [results["why"]]}
-    best = max((each for each in results["variations"] if "p_value" in each), key=lambda each: -each["p_value"])
-    word, tone = WORDS["keep_running"]
-    sentence = (
-        f"{best['variation_name']}: {numbers.points(best['effect'], best['interval'])} login success "
-        f"(interval {numbers.between(best['interval'], 100)} pp)."
-    )
-    return {"word": word, "tone": tone, "sentence": sentence, "reasons": []}
+    made = results["decision"]
+    word, tone = WORDS[made["outcome"]]
+    sentence, *reasons = [reason["words"] for reason in made["reasons"]]
+    return {"word": word, "tone": tone, "sentence": sentence, "reasons": reasons}

@@ -36,7 +36,9 @@ def together(caller: Caller, *, is_trial: bool = False) -> Iterator[Caller]:
     """
     try:
         with caller.writing() as connection:
-            yield Together(caller.engine, caller.author, caller.generation, caller.on_change, connection)
+            yield Together(
+                caller.engine, caller.author, caller.generation, caller.on_change, caller.analyst, connection
+            )
             if is_trial:
                 raise _Undone
     except _Undone:

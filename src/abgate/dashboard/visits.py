@@ -62,11 +62,12 @@ async def provide_visit(request: AnyRequest) -> Visit:
     principal = principal_of(session)
     author = Author(session.tenant, principal.actor, timestamp(datetime.now(UTC)))
     fields = await read_fields(request)
+    state = request.app.state
     visit = Visit(
         session=session,
         principal=principal,
-        caller=Caller(request.app.state.engine, author, 2, request.app.state.on_change),
-        state=request.app.state,
+        caller=Caller(state.engine, author, 2, state.on_change, state.analyst),
+        state=state,
         path=request.url.path,
         csrf_token=csrf_token(key, session),
         query={name: _clean(value) for name, value in request.query_params.multi_items()},

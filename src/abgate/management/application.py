@@ -10,6 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.static_files import create_static_files_router
 from sqlalchemy import Engine
 
+from abgate.analysis.analyst import Analyst
 from abgate.core.errors import Refusal
 from abgate.management import oauth, openapi
 from abgate.management.auth import Tenants, TokenVerifier
@@ -32,6 +33,7 @@ def create_management_app(
     tenants: Tenants,
     verifier: TokenVerifier,
     on_change: OnChange,
+    analyst: Analyst,
     health: Sequence[HTTPRouteHandler],
     pages: Router,
     lifespan: Sequence[Any],
@@ -55,6 +57,7 @@ def create_management_app(
             {
                 "settings": settings,
                 "engine": engine,
+                "analyst": analyst,
                 "vault": vault,
                 "tenants": tenants,
                 "verifier": verifier,

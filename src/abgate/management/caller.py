@@ -8,6 +8,7 @@ from typing import Literal
 from msgspec import Struct
 from sqlalchemy import Connection, Engine
 
+from abgate.analysis.analyst import Analyst
 from abgate.core.ids import ENTROPY_BYTES, Timestamp, make_id
 from abgate.storage import engine as storage
 from abgate.storage.changes import Author, Written
@@ -20,13 +21,14 @@ class Caller(Struct, frozen=True):
     """One request: its tenant and actor, its moment, the database, and the generation it is answered in.
 
     `on_change` is called after each commit that wrote something, before the answer, so that this process serves the
-    write from its very next answer.
+    write from its very next answer. The `analyst` answers for results.
     """
 
     engine: Engine
     author: Author
     generation: Literal[1, 2]
     on_change: OnChange
+    analyst: Analyst
 
     @property
     def tenant(self) -> str:

@@ -68,7 +68,7 @@ def provide_caller(request: Request[Any, Any, Any]) -> Caller:
     state = request.app.state
     principal: Principal = request.state.principal
     author = Author(principal.tenant, principal.actor, timestamp(datetime.now(UTC)))
-    return Caller(state.engine, author, state.settings.api_generation, state.on_change)
+    return Caller(state.engine, author, state.settings.api_generation, state.on_change, state.analyst)
 
 
 def add_rate_limit_headers(full_allowance: Callable[[float], Allowance]) -> Callable[[Message, Scope], Any]:

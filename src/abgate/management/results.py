@@ -1,36 +1,34 @@
-"""Results of an experiment, counted when they are asked for."""
+"""Results of an experiment."""
 
 from datetime import UTC, datetime
+from typing import Annotated, Literal
 
-from abgate.analysis.aggregates import Proportion
-from abgate.analysis.results import ExperimentResults, experiment_results
-from abgate.core.events import microseconds
+from litestar.params import QueryParameter
+
+from abgate.analysis.analyst import parse_as_of
+from abgate.analysis.answers import ExperimentResults
 from abgate.management.caller import Caller
-from abgate.storage import experiments, feature_flags
-from abgate.storage.results import count_subjects
 
-WINDOW_S = 24 * 60 * 60
-SUCCESSFUL_LOGIN = "s"
+Dimension = Literal[
+    "client_id", "connection", "connection_type", "domain", "device_type", "browser", "platform", "country", "region"
+]
 
 
-def get_results(caller: Caller, id: str) -> ExperimentResults:
-    """Compare the login success of an experiment's variations within a day of each subject's first exposure."""
-    with caller.reading() as connection:
-        experiment = experiments.get(connection, caller.tenant, id).value
-        variations = feature_flags.list_variations(connection, caller.tenant, experiment.feature_flag_id)
-        counts = count_subjects(
-            connection,
-            caller.tenant,
-            id,
-            experiment.assignment_config.subject,
-            type=SUCCESSFUL_LOGIN,
-            window=WINDOW_S * 1_000_000,
-            now=microseconds(datetime.now(UTC)),
-        )
-    return experiment_results(
-        experiment,
-        {variation_id: Proportion(each.exposed, each.succeeded) for variation_id, each in counts.items()},
-        window=WINDOW_S,
-        open_windows=sum(each.open for each in counts.values()),
-        variations={variation.id: variation for variation in variations},
-    )
+def get_results(
+    caller: Caller,
+    id: str,
+    *,
+    dimension: Annotated[
+        Dimension | None, QueryParameter(name="dimension", description="The attribute to break every metric down by.")
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        QueryParameter(
+            name="as_of", description="A past moment; the answer's own `as_of` gives the same numbers again."
+        ),
+    ] = None,
+) -> ExperimentResults:
+    """Compare an experiment's variations in every metric: effects, validity, the decision."""
+    moment = None if as_of is None else parse_as_of(as_of)
+    now = datetime.now(UTC)
+    return caller.analyst.results(caller.tenant, id, now=now, as_of=moment, dimension=dimension)

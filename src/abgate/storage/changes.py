@@ -120,6 +120,17 @@ def list_changes(
     return Page([_change(row) for row in rows[:take]], rows[take - 1].number if len(rows) > take else None)
 
 
+def list_versions(
+    connection: Connection, tenant: str, kind: Kind, id: str, *, until: int
+) -> list[tuple[Timestamp, str | None]]:
+    """Return when a resource was written up to the change `until`, and its JSON from then on, oldest first."""
+    table = tables.changes
+    query = select(table.c.at, table.c.after).where(
+        table.c.tenant == tenant, table.c.resource_id == id, table.c.kind == kind, table.c.number <= until
+    )
+    return [(row.at, row.after) for row in connection.execute(query.order_by(table.c.number))]
+
+
 def changed_since(connection: Connection, tenant: str, number: int) -> list[tuple[Kind, str]]:
     """Return the kind and id of every resource that was written after the change `number`, each once."""
     rows = connection.execute(_SELECT_CHANGED, {"tenant": tenant, "number": number})

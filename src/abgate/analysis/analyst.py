@@ -1,0 +1,145 @@
+"""Who answers questions about experiments: a few at a time, and what was answered before at once."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from threading import BoundedSemaphore, Lock
+
+from msgspec import Struct
+from msgspec.structs import replace
+from sqlalchemy import Engine
+
+from abgate.analysis.answers import ExperimentResults
+from abgate.analysis.engines import duckdb_over
+from abgate.analysis.measurement import Measurement, Users, measure
+from abgate.analysis.questions import population_of, question_of
+from abgate.analysis.results import results_of
+from abgate.core.errors import InvalidInput, Unavailable
+from abgate.core.events import Microseconds, microseconds, parse_timestamp
+from abgate.core.ids import ExperimentId, timestamp
+from abgate.storage.engine import reading
+from abgate.storage.lake import Lake
+
+SETTLING = timedelta(seconds=1)
+"""A commit is dated before it is there: answers are made of what is older than this, so that it is found again."""
+
+AT_ONCE = 1
+WAITING = 4
+"""Answers that are computed at a time, and that may wait for their turn: the threads are there for others as well."""
+PATIENCE_S = 60.0
+KEPT = 128
+
+NOTHING = Measurement(
+    subjects=[], forced=0, users=Users(), causes={}, days={}, values={}, value_subjects={}, quantiles={}
+)
+
+
+class _Kept(Struct, frozen=True):
+    made_of: tuple[object, ...]
+    holds_until: Microseconds | None
+    results: ExperimentResults
+
+
+class Analyst:
+    """Computes results from the lake, in the thread that asks, and keeps them while neither events nor configuration
+    changed and no window closed.
+    """
+
+    def __init__(self, engine: Engine, lake: Lake) -> None:
+        self._engine = engine
+        self._lake = lake
+        self._kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
+        self._mutex = Lock()
+        self._turn = BoundedSemaphore(AT_ONCE)
+        self._places = BoundedSemaphore(AT_ONCE + WAITING)
+
+    def results(
+        self,
+        tenant: str,
+        id: ExperimentId,
+        *,
+        now: datetime,
+        as_of: datetime | None = None,
+        dimension: str | None = None,
+    ) -> ExperimentResults:
+        """Return an experiment's results, of now or of a past moment.
+
+        Raises `NotFound`, `InvalidInput` for a moment to come or before the experiment, and `Unavailable` when the lake
+        is away or too many ask.
+        """
+        if as_of is not None and as_of > now:
+            raise InvalidInput("as_of", "is still to come", code="invalid_query_string")
+        moment = as_of or now
+        with reading(self._engine) as connection:
+            question = question_of(connection, tenant, id, as_of=timestamp(moment), dimension=dimension)
+        if not question.phases:
+            return results_of(question, NOTHING)
+        exposures, events = (self._lake.read(name, moment - SETTLING) for name in ("exposures", "events"))
+        versions = {"exposures": exposures.version(), "events": events.version()}
+        question = replace(question, lake_version=versions)
+        key = (tenant, id, dimension, as_of)
+        made_of = (*versions.values(), question.snapshot_number)
+        found = self._find(key, made_of, moment)
+        if found is not None:
+            return found
+        with self._in_turn():
+            # Somebody else may have asked the same before.
+            found = self._find(key, made_of, moment)
+            if found is not None:
+                return found
+            with duckdb_over(exposures, events) as engine:
+                measurement = measure(engine, population_of(question, tenant), question.metrics, dimension)
+            results = results_of(question, measurement)
+        self._keep(key, _Kept(made_of, None if as_of else measurement.closes_next, results))
+        return results
+
+    def _find(self, key: tuple[object, ...], made_of: tuple[object, ...], moment: datetime) -> ExperimentResults | None:
+        with self._mutex:
+            kept = self._kept.get(key)
+            if kept is None or kept.made_of != made_of:
+                return None
+            if kept.holds_until is not None and microseconds(moment) >= kept.holds_until:
+                return None
+            self._kept.move_to_end(key)
+            return kept.results
+
+    def _keep(self, key: tuple[object, ...], kept: _Kept) -> None:
+        with self._mutex:
+            self._kept[key] = kept
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if not self._places.acquire(blocking=False):
+            raise _too_many()
+        try:
+            if not self._turn.acquire(timeout=PATIENCE_S):
+                raise _too_many()
+            try:
+                yield
+            finally:
+                self._turn.release()
+        finally:
+            self._places.release()
+
+
+def parse_as_of(text: str) -> datetime:
+    """Return the moment that a query names. Raises `InvalidInput`."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = datetime.min
+    if moment.tzinfo is None:
+        raise InvalidInput("as_of", "must be a timestamp such as 2026-03-04T05:06:07.890Z", code="invalid_query_string")
+    try:
+        moment = moment.astimezone(UTC)
+        parse_timestamp(timestamp(moment))
+    except (OverflowError, ValueError):
+        raise InvalidInput("as_of", "is no date that can be", code="invalid_query_string") from None
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _too_many() -> Unavailable:
+    return Unavailable("Too many results are being computed. Try again in some seconds.", retry_after=5)
