@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from abgate.analysis.comparison import METHODS
 from abgate.analysis.decision import Decision
@@ -26,7 +26,7 @@ class Methods(Struct, frozen=True):
     version: int = METHODS_VERSION
     always_valid: str = "asymptotic confidence sequence (arXiv 2103.06476)"
     planned: str = "group-sequential, O'Brien-Fleming spending (Lan & DeMets 1983)"
-    by_kind: Mapping[str, Mapping[str, str]] = METHODS
+    by_kind: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: METHODS)
 
 
 class ArmSummary(Struct, frozen=True, kw_only=True):
