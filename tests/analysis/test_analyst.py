@@ -29,6 +29,9 @@ from tests.storage.given import flag, flag_id, store, variation
 NOW = datetime(2026, 5, 10, 12, tzinfo=UTC)
 PLAIN = Analysis(primary="login_success")
 
+# What does not depend on the database's dialect.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
@@ -144,6 +147,7 @@ def test_the_answer_names_everything_that_its_numbers_come_from(engine: Engine, 
     assert found["decision"]["outcome"] == "keep_running"
 
 
+@on_sqlite
 def test_without_new_events_it_is_answered_from_memory(engine: Engine, lake: Lake, analyst: Analyst) -> None:
     begin(engine)
     write(lake, people(100, CONTROL, 70), people(100, TREATMENT, 76))
@@ -154,6 +158,7 @@ def test_without_new_events_it_is_answered_from_memory(engine: Engine, lake: Lak
     assert analyst.results(TENANT, EXPERIMENT, now=NOW).population["exposed"] == 201
 
 
+@on_sqlite
 def test_a_window_that_closes_is_noticed(engine: Engine, lake: Lake, analyst: Analyst) -> None:
     begin(engine)
     at = START + timedelta(hours=2)
@@ -190,6 +195,7 @@ def test_exposures_before_a_change_of_weights_are_another_phase(engine: Engine, 
     assert found["decision"]["outcome"] == "blocked"
 
 
+@on_sqlite
 def test_a_mismatch_blocks_and_names_its_cause(engine: Engine, lake: Lake, analyst: Analyst) -> None:
     begin(engine)
     write(
@@ -210,6 +216,7 @@ def test_a_mismatch_blocks_and_names_its_cause(engine: Engine, lake: Lake, analy
     )
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("successes", "lockouts", "outcome"),
     [(1700, 40, "ship"), (1200, 40, "harmful"), (1700, 900, "rollback"), (1400, 40, "keep_running")],
@@ -229,6 +236,7 @@ def test_the_decision_follows_from_the_numbers(
         assert found["variation_id"] == TREATMENT
 
 
+@on_sqlite
 def test_a_horizon_that_is_reached_without_an_effect_ends_it(engine: Engine, lake: Lake, analyst: Analyst) -> None:
     begin(engine, analysis=replace(PLAIN, horizon=Horizon(subjects=2000)))
     write(lake, people(1000, CONTROL, 700), people(1000, TREATMENT, 702))
@@ -237,6 +245,7 @@ def test_a_horizon_that_is_reached_without_an_effect_ends_it(engine: Engine, lak
     assert found["metrics"][0]["variations"][1]["planned_interval"]
 
 
+@on_sqlite
 def test_a_dimension_breaks_every_metric_down(engine: Engine, lake: Lake, analyst: Analyst) -> None:
     begin(engine)
     write(
@@ -256,6 +265,7 @@ def test_a_dimension_breaks_every_metric_down(engine: Engine, lake: Lake, analys
     assert slices[1]["variations"][1]["effect"] == pytest.approx(0.4)
 
 
+@on_sqlite
 def test_variations_of_different_segments_are_not_compared(engine: Engine, lake: Lake, analyst: Analyst) -> None:
     by_segment = [
         Allocation(variation_id=TREATMENT, segment_id="seg_1", priority=1, is_control=False),
@@ -270,6 +280,7 @@ def test_variations_of_different_segments_are_not_compared(engine: Engine, lake:
     assert [each["value"] for each in found["metrics"][0]["variations"]] == [250 / 300, 200 / 300]
 
 
+@on_sqlite
 def test_a_draft_has_no_results_and_needs_no_lake(engine: Engine, tmp_path: Path) -> None:
     begin(engine, status="draft", started_at=msgspec.UNSET)
     found = answer(Analyst(engine, Lake(str(tmp_path / "nowhere"))))
@@ -277,6 +288,7 @@ def test_a_draft_has_no_results_and_needs_no_lake(engine: Engine, tmp_path: Path
     assert [each["n"] for each in found["variations"]] == [0, 0]
 
 
+@on_sqlite
 def test_what_cannot_be_answered_is_refused(engine: Engine, lake: Lake, analyst: Analyst, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         analyst.results(TENANT, EXPERIMENT, now=NOW)
@@ -291,6 +303,7 @@ def test_what_cannot_be_answered_is_refused(engine: Engine, lake: Lake, analyst:
     assert parse_as_of("2026-05-01T02:00:00.123456+02:00") == datetime(2026, 5, 1, 0, 0, 0, 123_000, tzinfo=UTC)
 
 
+@on_sqlite
 def test_too_many_who_ask_at_once_are_told_to_come_again(
     engine: Engine, lake: Lake, analyst: Analyst, monkeypatch: pytest.MonkeyPatch
 ) -> None:

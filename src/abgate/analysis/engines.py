@@ -81,18 +81,18 @@ def duckdb_over(exposures: DeltaTable, events: DeltaTable) -> Iterator[Engine]:
 
 
 def elsewhere(exposures: Table, events: Table) -> Engine:
-    """Return the engine that two Ibis tables belong to: Spark, PostgreSQL, a warehouse. It keeps nothing of its own."""
+    """Return the engine that two Ibis tables belong to: Spark, PostgreSQL, a warehouse. Its session must be in UTC."""
     return Engine(
         exposures=exposures.mutate(us=microseconds_of(exposures.at)),
         events=events.mutate(us=microseconds_of(events.at)),
         run=rows_of,
-        keep=lambda _name, expression: expression,
+        keep=lambda _name, expression: expression.cache(),
         part=lambda table, _column, _number: table,
     )
 
 
 def microseconds_of(at: TimestampValue) -> IntegerValue:
-    """Return a moment in whole microseconds since 1970, on any engine. Its session must be in UTC."""
+    """Return a moment in whole microseconds since 1970, on any engine."""
     import ibis
 
     return at.delta(ibis.literal(EPOCH), unit="microsecond")
