@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -127,6 +128,8 @@ def number_at(row: Row, field: str) -> float | None:
         value = json.loads(row["body"])
         for name in field.split("."):
             value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value):
+        return float(value)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

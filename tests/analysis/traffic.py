@@ -118,7 +118,7 @@ def _events_of(source: random.Random, device: str, at: datetime, variation: str)
         type_ = source.choice(TYPES)
         offset = source.choice([-5 * 10**6, -500_000, 0, 1, 10**6, 1_800 * 10**6, 3_600 * 10**6, 3_600 * 10**6 + 1])
         when = at + timedelta(microseconds=offset + source.choice([0, source.randrange(10**9)]))
-        number = source.choice([None, 3, 2.5, 0.1, -4.25, 1e12, "text"])
+        number = source.choice([None, 3, 2.5, 0.1, -4.25, 1e12, "text", "7.5", True])
         fields: Row = {
             "client_id": source.choice(["web", "ios", None]),
             "connection": source.choice(["db", "google"]),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import reduce
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,8 @@ from abgate.storage.lake import create_view
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
-    from ibis.expr.types import IntegerValue, Table, TimestampValue
+    from ibis.backends import BaseBackend
+    from ibis.expr.types import IntegerValue, StringValue, Table, TimestampValue
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -33,7 +36,7 @@ class Engine(Struct, frozen=True, kw_only=True):
 
     `run` returns an expression's rows, few as they are. `keep` evaluates an expression that several others build on,
     once where the engine has a place for it, under a name that may be used again. `part` narrows a table to one of
-    `parts` by the text in a column.
+    `parts` by the text in a column. `text_at` reads the text or number at a path of an event's body, as text.
     """
 
     exposures: Table
@@ -42,6 +45,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     keep: Callable[[str, Table], Table]
     parts: int = 1
     part: Callable[[Table, str, int], Table]
+    text_at: Callable[[Table, str], StringValue]
 
 
 @contextmanager
@@ -74,6 +78,7 @@ def duckdb_over(exposures: DeltaTable, events: DeltaTable) -> Iterator[Engine]:
             keep=keep,
             parts=parts,
             part=part_of(parts),
+            text_at=_text_at_by("json_extract_string"),
         )
     finally:
         connection.disconnect()
@@ -82,13 +87,59 @@ def duckdb_over(exposures: DeltaTable, events: DeltaTable) -> Iterator[Engine]:
 
 def elsewhere(exposures: Table, events: Table) -> Engine:
     """Return the engine that two Ibis tables belong to: Spark, PostgreSQL, a warehouse. Its session must be in UTC."""
+    import ibis
+
     return Engine(
         exposures=exposures.mutate(us=microseconds_of(exposures.at)),
         events=events.mutate(us=microseconds_of(events.at)),
         run=rows_of,
-        keep=lambda _name, expression: expression.cache(),
+        keep=_keeping(ibis.get_backend(events)),
         part=lambda table, _column, _number: table,
+        text_at=_TEXT_AT.get(ibis.get_backend(events).name, _text_at_by("json_extract_string")),
     )
+
+
+def _keeping(backend: BaseBackend) -> Callable[[str, Table], Table]:
+    if backend.name != "postgres":
+        return lambda _name, expression: expression.cache()
+    # Ibis drops what it cached by a statement without a name there; temporary tables go with the session.
+    numbers = count()
+
+    def keep(name: str, expression: Table) -> Table:
+        return backend.create_table(f"kept_{name}_{next(numbers)}", expression, temp=True)
+
+    return keep
+
+
+def _text_at_by(function: str) -> Callable[[Table, str], StringValue]:
+    """Return how a body is read by a function that takes JSON as text, and a path such as ``$.details.elapsed``."""
+
+    def text_at(events: Table, path: str) -> StringValue:
+        import ibis
+
+        read = ibis.udf.scalar.builtin(_text_at, name=function, signature=(("string", "string"), "string"))
+        return read(events.body, f"$.{path}")
+
+    return text_at
+
+
+def _text_at_in_postgresql(events: Table, path: str) -> StringValue:
+    import ibis
+
+    *outer, last = path.split(".")
+    read = ibis.udf.scalar.builtin(_text_at, name="json_extract_path_text", signature=(("json", "string"), "string"))
+    return read(reduce(lambda value, name: value[name], outer, events.body.cast("json")), last)
+
+
+def _text_at(_body: object, _path: object) -> None:
+    """Give Ibis the names of the arguments."""
+
+
+_TEXT_AT: Mapping[str, Callable[[Table, str], StringValue]] = {
+    "postgres": _text_at_in_postgresql,
+    "pyspark": _text_at_by("get_json_object"),
+}
+"""By the name of Ibis's backend: its own way to read JSON runs Python on Spark, and is no valid SQL on PostgreSQL."""
 
 
 def microseconds_of(at: TimestampValue) -> IntegerValue:

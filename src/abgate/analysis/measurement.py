@@ -15,6 +15,7 @@ from abgate.analysis.population import (
     CAUSES,
     Population,
     counted,
+    flag,
     subjects_of_crossed,
     units,
     users,
@@ -140,9 +141,15 @@ class _Asked:
         attributes |= {self._dimension} if self._dimension else set()
         made = units(exposures, population, sorted(attributes))
         if self._crossed is not None:
+            import ibis
+
             crossed = self._crossed
-            made = made.mutate(crossed=made.subject.isin(crossed.subject).cast("int64").fill_null(0) | made.crossed)
+            is_users = flag(made.subject.isin(crossed.subject))
+            made = made.mutate(crossed=ibis.greatest(is_users, made.crossed))
         return engine.keep("units", made)
+
+    def _events(self, metrics: Sequence[Measured]) -> Table:
+        return outcomes.matching_events(self._engine.events, self._population, metrics, self._engine.text_at)
 
     def _count(self, kept: Table) -> None:
         by = ("phase", "arm", "bot", "crossed")
@@ -161,7 +168,7 @@ class _Asked:
     def _sum(self, kept: Table, number: int) -> None:
         engine, population = self._engine, self._population
         subjects = counted(kept, population)
-        events = engine.part(outcomes.matching_events(engine.events, population, self._metrics), "whose", number)
+        events = engine.part(self._events(self._metrics), "whose", number)
         made = engine.keep("outcomes", outcomes.outcomes(subjects, events, self._metrics))
         for row in engine.run(outcomes.moments(made, self._metrics, population, outcomes.by_day(made))):
             for each in self._metrics:
@@ -231,9 +238,7 @@ class _Asked:
         spread: dict[int, list[Table]] = {}
         for number in range(self._engine.parts):
             subjects = counted(self._units(number), self._population)
-            events = self._engine.part(
-                outcomes.matching_events(self._engine.events, self._population, wanted), "whose", number
-            )
+            events = self._engine.part(self._events(wanted), "whose", number)
             made = self._engine.keep("outcomes", outcomes.outcomes(subjects, events, wanted))
             for each in wanted:
                 values = quantiles.values_of_subjects(made, each, self._population)

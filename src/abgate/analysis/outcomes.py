@@ -6,13 +6,13 @@ exact, so no shift is needed against cancellation, and the order in which an eng
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Struct
 
-from abgate.analysis.population import DAY_US, Population, events_of
+from abgate.analysis.population import DAY_US, Population, events_of, flag
 from abgate.core.events import CLOCK_LEEWAY, Microseconds
 from abgate.core.metric import EventFilter, Metric, field_of, measure
 from abgate.core.segment import Expression, Operation
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 MILLION = 1_000_000
 LARGEST = 10**14
 """Of a value, in millionths: squares of as much, of a hundred million subjects, fit into 38 digits."""
+
+TextAt = Callable[[Any, str], Any]
+"""How an engine reads a text or number, as text, at a path of an event's body; null where there is none."""
+
+_FIELD = "at:"
+_NUMBER = "^-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?$"
 
 OWN_ATTRIBUTES = ("client_id", "connection", "organization_id")
 """Those that an event has itself; the others are its subject's, at the first exposure."""
@@ -66,12 +72,13 @@ def where_attributes(metrics: Sequence[Measured]) -> set[str]:
     return {name for events in filters if events.where for name, _ in events.where.items()} - set(OWN_ATTRIBUTES)
 
 
-def matching_events(events: Table, population: Population, metrics: Sequence[Measured]) -> Table:
-    """Return the events that any of the metrics may count."""
+def matching_events(events: Table, population: Population, metrics: Sequence[Measured], text_at: TextAt) -> Table:
+    """Return the events that any of the metrics may count, with a column for each field of theirs that one asks for."""
     before = max((each.metric.cuped * MILLION for each in metrics if each.metric.cuped is not UNSET), default=0)
     known = events_of(events, population, since=population.phases[0] - before)
     wanted = [_is_named(known, each) for metric in metrics for each in _filters(metric.metric)]
-    return known.filter(reduce(lambda one, other: one | other, wanted))
+    known = known.filter(reduce(lambda one, other: one | other, wanted))
+    return known.mutate(**{_column_of(path): text_at(known, path) for path in sorted(_paths(metrics))})
 
 
 def outcomes(units: Table, events: Table, metrics: Sequence[Measured]) -> Table:
@@ -89,7 +96,8 @@ def outcomes(units: Table, events: Table, metrics: Sequence[Measured]) -> Table:
 def pairs(units: Table, events: Table) -> Table:
     """Return each event beside the subject whose it is; `since` is how long after the first exposure it came."""
     own = [name for name in OWN_ATTRIBUTES if name in events.columns]
-    renamed = events.select("whose", "type", "event", "value", "body", "sequence", *own, at_us=events.us)
+    fields = [name for name in events.columns if name.startswith(_FIELD)]
+    renamed = events.select("whose", "type", "event", "value", "sequence", *own, *fields, at_us=events.us)
     left = units.drop(*(name for name in own if name in units.columns))
     joined = left.join(renamed, left.subject == renamed.whose)
     return joined.mutate(since=joined.at_us - joined.us)
@@ -109,10 +117,13 @@ def by_day(outcomes: Table) -> Mapping[str, Any]:
 
 
 def value_of(events: Table, field: str) -> FloatingValue:
-    """Return the number that stands at a path of an event as it was sent; of ``value``, the tracked event's."""
+    """Return the number, or text that is one, at a path of an event as it was sent; ``value`` is a tracked one."""
+    import ibis
+
     if field == "value":
         return events.value
-    return _at_path(events, field).float
+    text = events[_column_of(field)]
+    return ibis.ifelse(text.re_search(_NUMBER), text, ibis.null("string")).cast("float64")
 
 
 def to_millionths(value: FloatingValue) -> IntegerValue:
@@ -125,7 +136,7 @@ def is_counted(pairs: Table, events: EventFilter) -> BooleanValue:
     conditions = [_is_named(pairs, events)]
     if events.where is not None:
         conditions += [_matches(pairs[name], expression) for name, expression in events.where.items()]
-    conditions += [_at_path(pairs, each.path).str.isin(each.equals).fill_null(False) for each in events.fields or ()]
+    conditions += [pairs[_column_of(each.path)].isin(each.equals).fill_null(False) for each in events.fields or ()]
     return reduce(lambda one, other: one & other, conditions)
 
 
@@ -169,8 +180,17 @@ def _matches(attribute: StringValue, expression: Expression) -> BooleanValue:
     return reduce(lambda one, other: one | other, tests).fill_null(False)
 
 
-def _at_path(events: Table, path: str) -> Any:
-    return reduce(lambda value, name: value[name], path.split("."), events.body.cast("json"))
+def _paths(metrics: Sequence[Measured]) -> set[str]:
+    """Return the paths of all fields that the metrics look at in events as they were sent."""
+    values = [each.metric.value for each in metrics]
+    values += [each.metric.denominator.value for each in metrics if each.metric.denominator is not UNSET]
+    paths = {field_of(value) for value in values if value is not UNSET} - {"", "value"}
+    filters = [events for each in metrics for events in _filters(each.metric)]
+    return paths | {field.path for events in filters for field in events.fields or ()}
+
+
+def _column_of(path: str) -> str:
+    return _FIELD + path
 
 
 def _columns(pairs: Table, each: Measured) -> dict[str, Any]:
@@ -190,7 +210,7 @@ def _outcome(pairs: Table, value: Any, hits: BooleanValue) -> Any:
     """Return the aggregate that makes a subject's outcome of its events that hit."""
     import ibis
 
-    one = hits.cast("int64")
+    one = flag(hits)
     if value is UNSET:
         return one.max()
     match measure(value):
@@ -232,8 +252,8 @@ def _sums(outcomes: Table, each: Measured, population: Population) -> dict[str, 
     y = outcomes[each.name("y")]
     counts = is_closed_ & y.notnull()
     sums = {
-        each.name("n"): counts.cast("int64").sum(),
-        each.name("open"): (~is_closed_).cast("int64").sum(),
+        each.name("n"): flag(counts).sum(),
+        each.name("open"): flag(~is_closed_).sum(),
         each.name("opened"): outcomes.us.min(where=~is_closed_),
     }
     wide = _wide if each.is_wide else _narrow

@@ -74,7 +74,7 @@ def units(exposures: Table, population: Population, attributes: Sequence[str]) -
     import ibis
 
     known = exposures_of(exposures, population)
-    is_bot = (known.device_type == "bot").fill_null(False).cast("int64")
+    is_bot = flag((known.device_type == "bot").fill_null(False))
     key = known.us.cast("decimal(38,0)") * _power(_SEQUENCE_DIGITS + _CODE_DIGITS) + (
         known.sequence * 10**_CODE_DIGITS + known.arm * 2 + is_bot
     ).cast("decimal(38,0)")
@@ -92,7 +92,7 @@ def units(exposures: Table, population: Population, attributes: Sequence[str]) -
         us=at,
         arm=(code - code % 2) // 2,
         bot=code % 2,
-        crossed=(firsts.lowest < firsts.highest).cast("int64"),
+        crossed=flag(firsts.lowest < firsts.highest),
         phase=ibis.cases(
             *((at >= begins, place) for place, begins in reversed(list(enumerate(population.phases)))), else_=0
         ).cast("int64"),
@@ -146,8 +146,8 @@ def users(events: Table, population: Population) -> Table:
     known = known.select(
         user_id=known.user_id,
         arm=arm_of(known.variation_id, population),
-        signed_up=_is_type(known.type, "ss"),
-        logged_in=_is_type(known.type, "s"),
+        signed_up=flag(known.type == "ss"),
+        logged_in=flag(known.type == "s"),
     )
     per_user = known.group_by("user_id").agg(
         lowest=known.arm.min(),
@@ -155,7 +155,7 @@ def users(events: Table, population: Population) -> Table:
         signed_up=known.signed_up.max(),
         logged_in=known.logged_in.max(),
     )
-    return per_user.mutate(crossed=(per_user.lowest < per_user.highest).cast("int64")).drop("lowest", "highest")
+    return per_user.mutate(crossed=flag(per_user.lowest < per_user.highest)).drop("lowest", "highest")
 
 
 def subjects_of_crossed(events: Table, users: Table, population: Population) -> Table:
@@ -170,9 +170,11 @@ def day_of(at: Microseconds) -> str:
     return datetime.fromtimestamp((at - DAY_US) / 1_000_000, UTC).date().isoformat()
 
 
-def _is_type(type: StringValue, wanted: str) -> IntegerValue:
-    matches: BooleanValue = type == wanted
-    return matches.cast("int64")
+def flag(condition: BooleanValue) -> IntegerValue:
+    """Return 1 where the condition holds and 0 elsewhere; not every engine casts booleans to numbers of 64 bits."""
+    import ibis
+
+    return ibis.ifelse(condition, 1, 0).cast("int64")
 
 
 def _power(digits: int) -> IntegerValue:

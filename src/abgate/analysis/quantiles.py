@@ -12,7 +12,7 @@ from abgate.analysis.aggregates import Moments, NotEnoughData, Ratio
 from abgate.analysis.engines import Engine
 from abgate.analysis.estimates import quantile_levels
 from abgate.analysis.outcomes import Measured, is_closed, is_counted, is_in_window, pairs, to_millionths, value_of
-from abgate.analysis.population import Population
+from abgate.analysis.population import Population, flag
 from abgate.core.metric import field_of, measure
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _below(engine: Engine, values: Table, middle: Mapping[Arm, int]) -> dict[Arm
     bound = ibis.cases(
         *(((values.phase == phase) & (values.arm == arm), value) for (phase, arm), value in middle.items()), else_=0
     )
-    marked = values.mutate(is_below=(values.value <= bound).cast("int64"))
+    marked = values.mutate(is_below=flag(values.value <= bound))
     per_subject = marked.group_by("phase", "arm", "first").agg(
         x=marked.count().cast("int64"), y=marked.is_below.sum().cast("int64")
     )
