@@ -651,6 +651,7 @@ def rows_of_unknown_things() -> Iterator[Row]:
         yield missing("PATCH", path, {"name": "renamed"}, "experiment")
         yield missing("GET", f"{path}/history", None, "experiment")
         yield missing("GET", f"{path}/analysis", None, "experiment")
+        yield missing("GET", f"{path}/results", None, "experiment")
         yield missing("PUT", f"{path}/analysis", {}, "experiment")
         yield missing("POST", f"{path}/validate", None, "experiment")
         yield missing("POST", f"{path}/status", {"status": "active"}, "experiment")
@@ -704,6 +705,11 @@ def rows_of_queries() -> Iterator[Row]:
         yield query(f"{path}?{name}={wrong}", f"{name}|must be one of")
     yield query("/experiments?authentication_flow=a%00", "authentication_flow|NUL")
     yield query("/experiments?status=draft&status=active", "status|twice")
+    yield query("/experiments/{active}/results?dimension=user_id", "dimension|must be one of")
+    for moment in ("yesterday", "2026-01-01", "2026-01-01T00:00:00"):
+        yield query(f"/experiments/{{active}}/results?as_of={moment}", "as_of|timestamp such as")
+    yield query("/experiments/{active}/results?as_of=2126-01-01T00:00:00Z", "as_of|still to come")
+    yield query("/experiments/{active}/results?as_of=2020-01-01T00:00:00Z", "as_of|before the experiment")
     for path in ("/experiments/{active}", "/feature-flags/{flag}/variations", "/segments/{segment}"):
         yield query(f"{path}?take=1", "take|takes none")
 
@@ -910,6 +916,7 @@ METHODS = {
     "/experiments/exp_1/rollout": "POST",
     "/experiments/exp_1/history": "GET",
     "/experiments/exp_1/analysis": "GET, PUT",
+    "/experiments/exp_1/results": "GET",
     "/feature-flags": "GET, POST",
     "/feature-flags/flg_1": "DELETE, GET, PATCH",
     "/feature-flags/flg_1/status": "POST",
@@ -977,6 +984,7 @@ SCOPES = {"GET": "read", "POST": "create", "PATCH": "update", "DELETE": "delete"
         ("POST", "/experiments/exp_1/rollout", "update"),
         ("GET", "/experiments/exp_1/history", "read"),
         ("GET", "/experiments/exp_1/analysis", "read"),
+        ("GET", "/experiments/exp_1/results", "read"),
         ("PUT", "/experiments/exp_1/analysis", "update"),
         ("POST", "/feature-flags/flg_1/status", "update"),
         ("GET", "/feature-flags/flg_1/variations", "read"),

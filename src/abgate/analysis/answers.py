@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType
 
 from abgate.analysis.comparison import METHODS
 from abgate.analysis.decision import Decision
@@ -23,10 +23,18 @@ Status = Literal["ok", "not_enough_data"]
 class Methods(Struct, frozen=True):
     """Which methods made the numbers, by the kind of aggregates."""
 
-    version: int = METHODS_VERSION
-    always_valid: str = "asymptotic confidence sequence (arXiv 2103.06476)"
-    planned: str = "group-sequential, O'Brien-Fleming spending (Lan & DeMets 1983)"
-    by_kind: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: METHODS)
+    version: int
+    always_valid: str
+    planned: str
+    by_kind: Mapping[str, Mapping[str, str]]
+
+
+USED = Methods(
+    METHODS_VERSION,
+    "asymptotic confidence sequence (arXiv 2103.06476)",
+    "group-sequential, O'Brien-Fleming spending (Lan & DeMets 1983)",
+    METHODS,
+)
 
 
 class ArmSummary(Struct, frozen=True, kw_only=True):
@@ -166,7 +174,7 @@ class ExperimentResults(Struct, frozen=True, kw_only=True):
     as_of: Timestamp
     snapshot_number: int
     lake_version: Mapping[str, int]
-    methods: Methods = Methods()
+    methods: Methods
     analysis: Analysis
     phase: PhaseResult | UnsetType = UNSET
     earlier_phases: Sequence[PhaseResult] = ()

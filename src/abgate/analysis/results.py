@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from abgate.analysis import decision, figures, srm
 from abgate.analysis.aggregates import Aggregates, NotEnoughData
 from abgate.analysis.answers import (
+    USED,
     ArmSummary,
     Crossover,
     DayEstimate,
@@ -102,6 +103,7 @@ class _Answer:
             as_of=question.as_of,
             snapshot_number=question.snapshot_number,
             lake_version=question.lake_version,
+            methods=USED,
             analysis=question.analysis,
             phase=self._phase_result(self._phase) if question.phases else UNSET,
             earlier_phases=[self._earlier(number) for number in range(self._phase)],

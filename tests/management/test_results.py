@@ -1,0 +1,78 @@
+"""Results over HTTP: logins that a real server saw, by way of its lake, on both databases."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.contract.things import make_experiment, make_metric, sent
+from tests.server import Server, on_both_databases
+
+pytestmark = on_both_databases
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def experiment(server: Server, client: httpx.Client) -> Any:
+    """An experiment through which forty devices logged in, those of the treatment with success."""
+    experiment = make_experiment(client, status="active")
+    metric = make_metric(client, window=1)
+    sent(client, "PUT", f"/experiments/{experiment['id']}/analysis", {"primary": metric["id"]})
+    treatment = experiment["allocations"][1]["variation_id"]
+    with httpx.Client(base_url=server.url, headers=client.headers) as runtime:
+        events = []
+        for number in range(40):
+            body = {"flow": experiment["authentication_flow"], "subjects": {"device": f"device-{number}"}}
+            given = runtime.post("/runtime/v1/resolve", json=body).json()
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            type_ = "s" if treatment in str(given) else "f"
+            data = {"date": now, "type": type_, "details": {"device_id": f"device-{number}"}}
+            events.append({"log_id": f"log-{number}", "data": data})
+        assert runtime.post("/runtime/v1/events", json=events).status_code == 202
+    return experiment
+
+
+def settled(client: httpx.Client, experiment: Any) -> Any:
+    """The results once everything is in the lake and no window is open."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        found = sent(client, "GET", f"/experiments/{experiment['id']}/results")
+        values = [each["value"] for each in found["metrics"][0]["variations"]]
+        if values == [0.0, 1.0] and found["population"]["counted"] == 40 and not found["population"]["open_windows"]:
+            return found
+        assert time.monotonic() < until, found
+        time.sleep(0.5)
+
+
+def test_what_the_logins_came_to_is_answered(client: httpx.Client, experiment: Any) -> None:
+    found = settled(client, experiment)
+    assert found["experiment_id"] == experiment["id"]
+    assert sum(each["n"] for each in found["variations"]) == 40
+    assert [each["is_control"] for each in found["variations"]] == [True, False]
+    treatment = found["metrics"][0]["variations"][1]
+    assert treatment["effect"] == 1.0
+    assert treatment["p_value"] < 1e-6
+    low, high = treatment["always_valid_interval"]
+    assert low < 1.0 < high
+
+
+def test_the_same_comes_again_by_its_moment(client: httpx.Client, experiment: Any) -> None:
+    found = settled(client, experiment)
+    path = f"/experiments/{experiment['id']}/results"
+    assert sent(client, "GET", f"{path}?as_of={found['as_of']}") == found
+    sliced = sent(client, "GET", f"{path}?dimension=country&as_of={found['as_of']}")
+    assert [each["value"] for each in sliced["metrics"][0]["slices"]] == [""]
+
+
+def test_a_draft_is_answered_too(client: httpx.Client) -> None:
+    found = sent(client, "GET", f"/experiments/{make_experiment(client)['id']}/results")
+    assert (found["status"], found["decision"]["outcome"]) == ("not_enough_data", "not_enough_data")
