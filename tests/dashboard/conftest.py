@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.contract.test_openfeature_web import CHROMIUM, OPTIONS
 from tests.server import server, start_server
 
 __all__ = ["server", "start_server"]
+
+# A page's numbers come from the lake; on a busy machine the first of them take a while.
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")

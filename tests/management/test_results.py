@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from statistics import mean
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from tests.server import Server, on_both_databases
 
 pytestmark = on_both_databases
 PATIENCE_S = 60.0
+DEVICES = 400
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +25,24 @@ def client(server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def experiment(server: Server, client: httpx.Client) -> Any:
-    """An experiment through which forty devices logged in, those of the treatment with success."""
+    """An experiment through which devices logged in, most of those of the treatment with success; with what is true."""
     experiment = make_experiment(client, status="active")
     metric = make_metric(client, window=1)
     sent(client, "PUT", f"/experiments/{experiment['id']}/analysis", {"primary": metric["id"]})
     treatment = experiment["allocations"][1]["variation_id"]
     with httpx.Client(base_url=server.url, headers=client.headers) as runtime:
-        events = []
-        for number in range(40):
+        events, logins = [], {False: [], True: []}  # type: tuple[list[Any], dict[bool, list[int]]]
+        for number in range(DEVICES):
             body = {"flow": experiment["authentication_flow"], "subjects": {"device": f"device-{number}"}}
             given = runtime.post("/runtime/v1/resolve", json=body).json()
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            type_ = "s" if treatment in str(given) else "f"
-            data = {"date": now, "type": type_, "details": {"device_id": f"device-{number}"}}
+            is_treated = treatment in str(given)
+            is_success = is_treated != (number % 5 == 0)
+            logins[is_treated].append(int(is_success))
+            data = {"date": now, "type": "s" if is_success else "f", "details": {"device_id": f"device-{number}"}}
             events.append({"log_id": f"log-{number}", "data": data})
         assert runtime.post("/runtime/v1/events", json=events).status_code == 202
-    return experiment
+    return experiment | {"rates": [mean(logins[False]), mean(logins[True])]}
 
 
 def settled(client: httpx.Client, experiment: Any) -> Any:
@@ -47,7 +51,8 @@ def settled(client: httpx.Client, experiment: Any) -> Any:
     while True:
         found = sent(client, "GET", f"/experiments/{experiment['id']}/results")
         values = [each["value"] for each in found["metrics"][0]["variations"]]
-        if values == [0.0, 1.0] and found["population"]["counted"] == 40 and not found["population"]["open_windows"]:
+        population = found["population"]
+        if population["counted"] == DEVICES and not population["open_windows"] and values == experiment["rates"]:
             return found
         assert time.monotonic() < until, found
         time.sleep(0.5)
@@ -56,13 +61,15 @@ def settled(client: httpx.Client, experiment: Any) -> Any:
 def test_what_the_logins_came_to_is_answered(client: httpx.Client, experiment: Any) -> None:
     found = settled(client, experiment)
     assert found["experiment_id"] == experiment["id"]
-    assert sum(each["n"] for each in found["variations"]) == 40
+    assert sum(each["n"] for each in found["variations"]) == DEVICES
     assert [each["is_control"] for each in found["variations"]] == [True, False]
     treatment = found["metrics"][0]["variations"][1]
-    assert treatment["effect"] == 1.0
+    control_rate, treatment_rate = experiment["rates"]
+    effect = treatment_rate - control_rate
+    assert treatment["effect"] == pytest.approx(effect, rel=1e-12)
     assert treatment["p_value"] < 1e-6
     low, high = treatment["always_valid_interval"]
-    assert low < 1.0 < high
+    assert 0 < low < effect < high
 
 
 def test_the_same_comes_again_by_its_moment(client: httpx.Client, experiment: Any) -> None:

@@ -6,7 +6,7 @@ from litestar import Response
 from msgspec import UNSET
 
 from abgate.asgi import STATUSES
-from abgate.core.errors import InvalidInput, Refusal
+from abgate.core.errors import InvalidInput, Refusal, Unavailable
 from abgate.dashboard import results_view, timeline
 from abgate.dashboard.rendering import redirect, render
 from abgate.dashboard.visits import Visit
@@ -15,6 +15,7 @@ from abgate.management.bodies import AdvanceRamp, ExperimentAnswer, RollOut, Upd
 from abgate.management.results import get_results
 
 MAX_ENTRIES = 200
+ASK_AGAIN = "load delay:3s"
 DONE = {
     "created": "The draft was created. Nothing happens to any login before you activate it.",
     "activated": "The experiment is running: the next login is answered by it.",
@@ -39,9 +40,13 @@ def show_experiment(visit: Visit, id: str) -> Response[str]:
 
 
 def show_results(visit: Visit, id: str) -> Response[str]:
-    """Show what the experiment's numbers say."""
+    """Show what the experiment's numbers say; when too many ask for some, have the page ask again."""
     experiment = experiments.get_experiment(visit.caller, id)
-    results = results_view.as_json(get_results(visit.caller, id))
+    try:
+        results = results_view.as_json(get_results(visit.caller, id))
+    except Unavailable as refusal:
+        reason, trigger = refusal.message, ASK_AGAIN
+        return render(visit, "results_awaited.html", experiment=experiment, reason=reason, trigger=trigger)
     arms = results_view.arms(experiment, results)
     return render(
         visit,
@@ -57,8 +62,11 @@ def show_results(visit: Visit, id: str) -> Response[str]:
 
 
 def show_decision(visit: Visit, id: str) -> Response[str]:
-    """Show the decision in a word."""
-    made = results_view.decision(results_view.as_json(get_results(visit.caller, id)))
+    """Show the decision in a word; when too many ask for one, have the page ask again."""
+    try:
+        made = results_view.decision(results_view.as_json(get_results(visit.caller, id)))
+    except Unavailable:
+        return render(visit, "decision_awaited.html", id=id, trigger=ASK_AGAIN)
     return render(visit, "decision_word.html", decision=made)
 
 
