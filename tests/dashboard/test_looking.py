@@ -37,7 +37,7 @@ def experiment(server: Server) -> dict[str, str]:
 
 
 def eventually(client: httpx.Client, path: str, words: str) -> str:
-    """Return the page once it says these words: events are enriched behind the answer."""
+    """Return the page once it says these words: exposures are filed and events enriched behind the answer."""
     deadline = time.monotonic() + 60
     while words not in (text := client.get(path).text):
         assert time.monotonic() < deadline, text
@@ -51,11 +51,11 @@ def test_why_says_what_explain_says_and_what_followed(
     with server.client() as api:
         asked = {"flow": FLOW, "subjects": {"device": "device-7"}}
         explained = sent(api, "POST", f"{server.url}/runtime/v1/explain", asked)
-    page = eventually(client, f"/why?flow={FLOW}&device=device-7", "of event seen-7")
+    page = eventually(client, f"/why?flow={FLOW}&device=device-7", experiment["variation_id"])
+    assert "of event seen-7" in page
     assert f"{explained['position']} of 10" in page
     assert f"change {explained['snapshot_number']}" in page
     assert experiment["name"] in page
-    assert experiment["variation_id"] in page
 
 
 def test_why_finds_a_transaction(client: httpx.Client, experiment: dict[str, str]) -> None:
