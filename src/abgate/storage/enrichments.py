@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import (
+    CTE,
     Column,
     ColumnElement,
     Connection,
@@ -244,21 +245,36 @@ def _mark(dialect: str, stale: Select[Any]) -> Any:
 def _mark_by_exposures(dialect: str) -> list[Any]:
     event, exposure = auth_events, exposures
     stale = [
-        select(event.c.sequence).join(exposure, _may_belong(exposure.c[name] == event.c[name]))
+        select(event.c.sequence)
+        .join(exposure, _may_belong(event.c[name], exposure.c.tenant, exposure.c[name], exposure.c.at))
+        .where(*in_span(exposure.c.sequence))
         for name in ("transaction_id", "device", "user_id")
     ]
-    by_user = and_(sightings.c.tenant == exposure.c.tenant, sightings.c.device == exposure.c.device)
-    its = _may_belong(event.c.user_id == sightings.c.user_id)
+    seen = _users_of_devices()
     stale.append(
         select(event.c.sequence)
-        .select_from(exposure.join(sightings, by_user).join(event, its))
+        .join(seen, _may_belong(event.c.user_id, seen.c.tenant, seen.c.user_id, seen.c.at))
         .where(event.c.device.is_(None))
     )
-    return [_mark(dialect, each.where(*in_span(exposure.c.sequence), _is_enriched(event))) for each in stale]
+    return [_mark(dialect, each.where(_is_enriched(event))) for each in stale]
 
 
-def _may_belong(is_same: ColumnElement[bool]) -> ColumnElement[bool]:
-    return and_(exposures.c.tenant == auth_events.c.tenant, is_same, auth_events.c.at >= exposures.c.at - CLOCK_LEEWAY)
+def _users_of_devices() -> CTE:
+    """Return who was ever seen with the device of each of these exposures, and the exposure's date."""
+    seen, exposure = sightings, exposures
+    its_device = and_(seen.c.tenant == exposure.c.tenant, seen.c.device == exposure.c.device)
+    users = (
+        select(seen.c.tenant, seen.c.user_id, exposure.c.at)
+        .select_from(exposure.join(seen, its_device))
+        .where(*in_span(exposure.c.sequence))
+    )
+    # First these few: SQLite would rather look at all later events for those of one of the users.
+    return users.cte("seen").prefix_with("MATERIALIZED")
+
+
+def _may_belong(key: Any, tenant: Any, same: Any, at: Any) -> ColumnElement[bool]:
+    event = auth_events
+    return and_(event.c.tenant == tenant, key == same, event.c.at >= at - CLOCK_LEEWAY)
 
 
 def in_span(sequence: Column[int]) -> tuple[ColumnElement[bool], ...]:

@@ -38,7 +38,10 @@ def _note(connection: Connection, seen: Select[Any], span: Span) -> Sightings:
 
 @cache
 def _in_events() -> Select[Any]:
-    event, exposure = auth_events, exposures
+    columns = (auth_events.c[name] for name in ("tenant", "user_id", "device", "transaction_id", "at"))
+    known = select(*columns).where(*in_span(auth_events.c.sequence), auth_events.c.user_id.is_not(None))
+    # First these few: SQLite would rather walk through the whole log, which an index has in the order of the groups.
+    event, exposure = known.cte("event").prefix_with("MATERIALIZED"), exposures
     of_transaction = and_(
         event.c.device.is_(None),
         exposure.c.tenant == event.c.tenant,
@@ -48,7 +51,7 @@ def _in_events() -> Select[Any]:
     return (
         select(event.c.tenant, event.c.user_id, device.label("device"), func.min(event.c.at).label("at"))
         .select_from(event.outerjoin(exposure, of_transaction))
-        .where(*in_span(event.c.sequence), event.c.user_id.is_not(None), device.is_not(None))
+        .where(device.is_not(None))
         .group_by(event.c.tenant, event.c.user_id, device)
     )
 
