@@ -195,8 +195,8 @@ def counted(people: list[Person]) -> dict[str, Any]:
     for id in RUNNING.names:
         mine = [person for person in people if person.variation_id == id]
         succeeded = sum(person.is_logged_in for person in mine)
-        variations.append({"variation_id": id, "n": len(mine), "successes": succeeded})
-    return {"population": {"exposed": len(people)}, "variations": variations}
+        variations.append({"variation_id": id, "n": len(mine), "value": succeeded / len(mine)})
+    return {"population": {"exposed": len(people)}, "metrics": [{"variations": variations}]}
 
 
 def broken(people: list[Person], results: dict[str, Any], delivered: Delivered = EVENTS) -> list[str]:
@@ -207,10 +207,14 @@ def test_what_is_right_passes_every_check(people: list[Person]) -> None:
     assert broken(people, counted(people)) == []
 
 
-@pytest.mark.parametrize("count", ["n", "successes"])
-def test_one_that_the_server_lost_is_noticed(people: list[Person], count: str) -> None:
+@pytest.mark.parametrize("lost", ["device", "success"])
+def test_one_that_the_server_lost_is_noticed(people: list[Person], lost: str) -> None:
     results = counted(people)
-    results["variations"][1][count] -= 1
+    variation = results["metrics"][0]["variations"][1]
+    if lost == "device":
+        variation["n"] -= 1
+    else:
+        variation["value"] -= 1 / variation["n"]
     (text,) = broken(people, results)
     assert "by variation" in text
 
@@ -250,6 +254,10 @@ def test_events_that_were_lost_or_counted_twice_are_noticed(people: list[Person]
         assert "events were stored" in text
 
 
+def results_of(variations: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"analysis": {"alpha": 0.05}, "metrics": [{"variations": variations}]}
+
+
 @pytest.mark.parametrize(
     ("effect", "interval", "p", "words"),
     [
@@ -271,12 +279,12 @@ def test_events_that_were_lost_or_counted_twice_are_noticed(people: list[Person]
 def test_the_meaning_is_said_in_words(effect: float, interval: list[float], p: float, words: tuple[str, ...]) -> None:
     control = {"variation_name": "control", "is_control": True}
     modal = {"variation_name": "modal", "is_control": False, "effect": effect, "interval": interval, "p_value": p}
-    said = meaning_of({"alpha": 0.05, "variations": [control, modal]}, {"control": 0.82, "modal": 0.85})
+    said = meaning_of(results_of([control, modal]), {"control": 0.82, "modal": 0.85})
     for each in words:
         assert each in said
 
 
 def test_too_little_data_is_no_finding() -> None:
     variations = [{"variation_name": name, "is_control": name == "control"} for name in ("control", "modal")]
-    said = meaning_of({"why": "There are no failures.", "variations": variations}, {"control": 0.82, "modal": 0.85})
+    said = meaning_of(results_of(variations) | {"why": "There are no failures."}, {"control": 0.82, "modal": 0.85})
     assert said == "Nothing can be said yet: There are no failures."

@@ -1,5 +1,6 @@
 """The story that the demo tells, chapter by chapter."""
 
+import math
 import shutil
 import signal
 import sys
@@ -8,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,17 @@ from auth0.management.core.api_error import ApiError
 from msgspec import Struct
 
 from abgate.cli.demo.children import Child, DemoStopped, make_token, running_abgate, running_provider
-from abgate.cli.demo.control import CLIENT, CONTROL, LEVELS, MODAL, ControlPlane, Running
+from abgate.cli.demo.control import CLIENT, CONTROL, LEVELS, MODAL, WINDOW_S, ControlPlane, Running
 from abgate.cli.demo.feed import Delivered, deliver, make_events
 from abgate.cli.demo.narrator import Narrator
 from abgate.cli.demo.traffic import Browsers, Person, make_people, make_query
-from abgate.cli.demo.verdict import FALSE_ALARM, Check, checks, meaning_of, table_of
+from abgate.cli.demo.verdict import FALSE_ALARM, Check, checks, meaning_of, primary_of, successes_of, table_of
 from abgate.runtime.attributes import of_user_agent
 
 RATES = {CONTROL: 0.82, MODAL: 0.85}
 """The truth: who gets this variation logs in with this probability."""
 SEED = 20_260_601
-ENRICHED_WITHIN_S = 60.0
+COUNTED_WITHIN_S = 60.0
 EARLY = 20
 """One person in so many opens the login page while the ramp is at its first level."""
 
@@ -127,8 +129,10 @@ class _Story:
             f"{enrolled:,} of these {len(self._early):,} devices take part; the others see the login page as ever"
         )
         control_plane.advance_ramp(running.id)
-        with self._narrator.bar("logged in at the provider", len(self._people)) as advance:
-            browsers.log_in(self._people, advance)
+        # Who looked early first, so that their login is within the metric's window as well.
+        in_turn = sorted(self._people, key=lambda person: not person.is_early)
+        with self._narrator.bar("logged in at the provider", len(in_turn)) as advance:
+            browsers.log_in(in_turn, advance)
         succeeded = sum(person.is_logged_in for person in self._people)
         self._narrator.say(
             f"all {len(self._people):,} followed their redirect to the provider: {succeeded:,} came back with a code, "
@@ -144,24 +148,35 @@ class _Story:
 
     def _get_results(self, running: Running) -> dict[str, Any]:
         path = _results_path(running)
+        self._wait_for_windows()
         self._narrator.say(f"GET {path}")
         results = self._wait_for_results(path)
         self._narrator.show(table_of(results, RATES))
         self._narrator.say(meaning_of(results, RATES))
         return results
 
+    def _wait_for_windows(self) -> None:
+        """Wait until nobody's login could count any more: results leave out whose window is still open."""
+        last = max(person.asked_at for person in self._people if person.asked_at is not None)
+        left = math.ceil(WINDOW_S - (datetime.now(UTC) - last).total_seconds()) + 1
+        with self._narrator.bar(f"seconds until the last one's {WINDOW_S} are over", max(0, left)) as advance:
+            for _ in range(left):
+                time.sleep(1)
+                advance(1)
+
     def _wait_for_results(self, path: str) -> dict[str, Any]:
-        """Return the results once they hold every event: what is stored is enriched a moment later."""
+        """Return the results once they hold every event: what is stored is enriched and in the lake a moment later."""
         headers = {"Authorization": f"Bearer {self._servers.token}"}
         succeeded = sum(person.is_logged_in for person in self._people)
-        give_up_at = time.monotonic() + ENRICHED_WITHIN_S
+        give_up_at = time.monotonic() + COUNTED_WITHIN_S
         with httpx.Client(base_url=self._servers.url, headers=headers, trust_env=False, timeout=60) as client:
             while True:
                 results: dict[str, Any] = client.get(path).raise_for_status().json()
-                counted = sum(each["successes"] for each in results["variations"])
-                if counted >= succeeded or time.monotonic() > give_up_at:
+                counted = sum(successes_of(each) for each in primary_of(results))
+                is_whole = counted >= succeeded and not results["population"]["open_windows"]
+                if is_whole or time.monotonic() > give_up_at:
                     return results
-                time.sleep(0.2)
+                time.sleep(0.5)
 
     def _check(self, made: Iterable[Check]) -> bool:
         is_right = True

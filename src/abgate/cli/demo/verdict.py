@@ -55,7 +55,7 @@ def checks(
         f"{delivered.accepted:,} of {new:,} events were stored; {delivered.duplicates:,} of the "
         f"{delivered.sent_again:,} sent twice were known as duplicates; {delivered.rejected:,} were rejected",
     )
-    counted = {each["variation_id"]: (each["n"], each["successes"]) for each in results["variations"]}
+    counted = {each["variation_id"]: (each["n"], successes_of(each)) for each in primary_of(results)}
     seen = {id: (exposed[id], succeeded[id]) for id in running.names}
     yield Check(
         counted == seen and results["population"]["exposed"] == n,
@@ -67,15 +67,27 @@ def checks(
     )
 
 
+def primary_of(results: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the primary metric of each variation."""
+    variations: Sequence[Mapping[str, Any]] = results["metrics"][0]["variations"]
+    return variations
+
+
+def successes_of(variation: Mapping[str, Any]) -> int:
+    """Return how many of a variation's subjects had the outcome: its value is their share."""
+    count: float = (variation["value"] or 0) * variation["n"]
+    return round(count)
+
+
 def table_of(results: Mapping[str, Any], rates: Mapping[str, float]) -> Table:
     """Return the results as a table that fits 80 columns, beside the rates that the demo gave the people."""
     titles = ("variation", "devices", "logged in", "rate", "truth", "effect", "95% interval", "p")
     table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), show_edge=False)
     for title in titles:
         table.add_column(title, justify="left" if title == "variation" else "right", no_wrap=True)
-    for each in results["variations"]:
+    for each in primary_of(results):
         name, truth = each["variation_name"], rates[each["variation_name"]]
-        cells = [name, f"{each['n']:,}", f"{each['successes']:,}", _percent(each["value"]), _percent(truth)]
+        cells = [name, f"{each['n']:,}", f"{successes_of(each):,}", _percent(each["value"]), _percent(truth)]
         if "p_value" in each:
             low, high = each["interval"]
             cells += [_points(each["effect"]), f"{_points(low)}…{_points(high)}", f"{each['p_value']:.1g}"]
@@ -85,8 +97,8 @@ def table_of(results: Mapping[str, Any], rates: Mapping[str, float]) -> Table:
 
 def meaning_of(results: Mapping[str, Any], rates: Mapping[str, float]) -> str:
     """Return what the results say, and whether that is the truth."""
-    compared = next((each for each in results["variations"] if "p_value" in each), None)
-    control = next(each for each in results["variations"] if each["is_control"])
+    compared = next((each for each in primary_of(results) if "p_value" in each), None)
+    control = next(each for each in primary_of(results) if each["is_control"])
     if compared is None:
         return f"Nothing can be said yet: {results['why']}"
     name, p, (low, high) = compared["variation_name"], compared["p_value"], compared["interval"]
@@ -98,7 +110,7 @@ def meaning_of(results: Mapping[str, Any], rates: Mapping[str, float]) -> str:
     )
     verdict = (
         "so chance is a poor explanation."
-        if p < results["alpha"]
+        if p < results["analysis"]["alpha"]
         else "so this may be chance: it takes more logins to tell."
     )
     caught = "holds" if low <= truth <= high else "misses, as one in twenty does,"
