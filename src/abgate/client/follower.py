@@ -80,9 +80,11 @@ class Follower:
         document = self._connection.fetch_snapshot(self._number)
         if document is None:
             return
-        self._take(read_document(document))
+        snapshot = read_document(document)
+        # First, so that whoever sees this client ready may start another from the file.
         if self._bootstrap is not None:
             self._write_file(self._bootstrap, document)
+        self._take(snapshot)
 
     def _take(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

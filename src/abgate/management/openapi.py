@@ -136,7 +136,8 @@ def _structs(module: ModuleType) -> Iterator[tuple[str, type[Struct]]]:
 
 def _always_answered(struct: type[Struct]) -> list[str]:
     hints = get_type_hints(struct)
-    return [name for name in struct.__struct_fields__ if UnsetType not in getattr(hints[name], "__args__", ())]
+    names = zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True)
+    return [written for name, written in names if UnsetType not in getattr(hints[name], "__args__", ())]
 
 
 def _exact(schema: Any) -> Any:
@@ -181,6 +182,8 @@ def _add_rules(schemas: dict[str, JSONSchema]) -> None:
         del schemas["UpdateExperiment"]["properties"][name]
     for name in ("UpdateExperiment", "UpdateExperimentStatus"):
         schemas[name]["properties"]["status"] = {"enum": ["active", "archived", "completed", "paused"]}
+    # A stream is suspended only by failing.
+    schemas["UpdateLogStream"]["properties"]["status"] = {"enum": ["active", "paused"]}
 
 
 def _need_one_of(schema: JSONSchema, groups: list[list[str]]) -> None:
