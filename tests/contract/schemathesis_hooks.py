@@ -19,11 +19,11 @@ import schemathesis
 COUNTS: Counter[str] = Counter()
 atexit.register(lambda: Path(os.environ["ABGATE_TEST_COUNTS"]).write_text(json.dumps(COUNTS)))
 
-# What the test made before: {"experiments": […], "segments": […], "metrics": […], "feature-flags": {id: [variation]}}.
+# What the test made before: {"experiments": […], "segments": […], …, "feature-flags": {id: [variation]}}.
 THINGS: dict[str, Any] = json.loads(Path(os.environ["ABGATE_TEST_THINGS"]).read_text())
 
 ID = re.compile(r"(exp|flg|var|seg|met)_[A-HJ-NP-Za-km-z1-9]+")
-MADE_ID = re.compile(r"(exp|flg|var|seg|met)_[A-HJ-NP-Za-km-z1-9]{22}")
+MADE_ID = re.compile(r"(exp|flg|var|seg|met|lst)_[A-HJ-NP-Za-km-z1-9]{22}")
 
 # Rules that JSON Schema cannot say, by the message of the refusal. A schema-valid request may be refused with 400 by
 # one of these, and by no other.
@@ -60,6 +60,10 @@ UNSAYABLE = re.compile(
             r"horizon: needs `subjects` or `days`",
             # Checkpoints are opaque, and a log may be gone.
             r"from: (is not a checkpoint|there is no log)",
+            # Moments, and addresses that are delivered to; a new secret's value; no header twice.
+            r"(as_of|startFrom): (must be a|is no date that can be)",
+            r"sink\.httpEndpoint: (must be an absolute URL|must be https|is at an address that is not public)",
+            r"sink\.httpCustomHeaders\[\d+\]\.(value: is required of a new header|header: .* is set already)",
             # Lists of names, the language of searches, and how far one can page.
             r"fields: must be at most 64 names",
             r"(q|search): ",
@@ -75,7 +79,7 @@ BY_STATE = {
     "invalid_ramp_level", "feature_flag_requires_variations", "variation_limit_exceeded", "feature_flag_not_active",
     "experiment_missing_allocations", "experiment_missing_control", "experiment_invalid_allocation_weights",
     "experiment_missing_default", "segment_not_active", "experiment_missing_segment",
-    "experiment_active_limit_exceeded",
+    "experiment_active_limit_exceeded", "log_stream_limit_exceeded", "log_stream_secrets_required",
 }  # fmt: skip
 
 
@@ -97,7 +101,7 @@ def refusal_has_a_reason(_context: Any, response: Any, case: Any) -> None:
 @schemathesis.hook
 def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
     """Give two of three requests the id of a thing that exists."""
-    found = re.search(r"/experimentation/([a-z-]+)/\{id\}", context.operation.path)
+    found = re.search(r"/v2/(?:experimentation/)?((?!logs)[a-z-]+)/\{id\}", context.operation.path)
     if path_parameters is None or found is None or MADE_ID.fullmatch(str(path_parameters.get("id"))):
         return path_parameters
     number = crc32(repr(path_parameters).encode())

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import DATABASES
-from tests.contract.things import by_segment, make_experiment, make_flag, make_metric, make_segment
+from tests.contract.things import by_segment, make_experiment, make_flag, make_log_stream, make_metric, make_segment
 from tests.server import Server, StartServer
 
 HERE = Path(__file__).parent
@@ -67,6 +67,7 @@ def make_things(client: httpx.Client) -> dict[str, Any]:
     return {
         "experiments": [experiment["id"] for experiment in experiments],
         "segments": [segment["id"] for segment in segments],
+        "log-streams": [make_log_stream(client)["id"] for _ in range(4)],
         "metrics": [make_metric(client)["id"] for _ in range(8)] + ["login_success"],
         "feature-flags": {flag["id"]: [variation["id"] for variation in flag["variations"]] for flag in flags},
     }

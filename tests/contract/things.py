@@ -54,6 +54,15 @@ def make_metric(client: httpx.Client, **fields: Any) -> JSON:
     return metric
 
 
+def make_log_stream(client: httpx.Client) -> JSON:
+    """Return a new log stream, to a server that is never there."""
+    body = {"type": "http", "sink": {"httpEndpoint": "https://receiver.example/"}}
+    response = client.post(client.base_url.join("/api/v2/log-streams"), json=body)
+    assert response.status_code == 200, response.text
+    stream: JSON = response.json()
+    return stream
+
+
 def shares(flag: JSON, *weights: int) -> list[JSON]:
     """Return allocations that give these percentages to the variations of `flag`; the first is the control."""
     return [

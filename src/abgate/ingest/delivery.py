@@ -73,6 +73,8 @@ class LogStreams:
         self.ssl_context = ssl_context
         self._cipher = cipher
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._enriched_up_to = 0
+        self._has_moved = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -86,23 +88,36 @@ class LogStreams:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def news_beyond(self, end: int) -> None:
+        """Wait until the enricher stands elsewhere than at `end`, so that streams with nothing to do cost nothing."""
+        while self._enriched_up_to == end:
+            await self._has_moved.wait()
+
     async def _follow(self) -> None:
         """Keep a task for every active stream as it is now. A changed one gets a new task."""
         while True:
             try:
-                due = await asyncio.to_thread(self._list_due)
+                due, end = await asyncio.to_thread(self._look)
             except Refusal as error:
                 log.warning("log_streams_not_read", reason=error.message)
             except Exception:
                 log.exception("log_streams_fault")
             else:
                 await self._keep(due)
+                self._tell(end)
             await asyncio.sleep(POLL_S)
 
-    def _list_due(self) -> dict[tuple[str, int], Due]:
+    def _look(self) -> tuple[dict[tuple[str, int], Due], int]:
         with reading(self.engine) as connection:
+            end = enriched_up_to(connection)
             found = log_streams.list_due(connection, self._cipher)
-        return {(each.consumer, each.stored.revision): each for each in found}
+        return {(each.consumer, each.stored.revision): each for each in found}, end
+
+    def _tell(self, end: int) -> None:
+        if end != self._enriched_up_to:
+            self._enriched_up_to = end
+            self._has_moved.set()
+            self._has_moved = asyncio.Event()
 
     async def _keep(self, due: dict[tuple[str, int], Due]) -> None:
         for key in [key for key, task in self._tasks.items() if key not in due or task.done()]:
@@ -125,6 +140,7 @@ class _Delivery:
         # One of its own, not the process's: a task that was cancelled may still be at the database.
         self._lease = Lease(streams.engine, due.consumer, holder=secrets.token_hex(8))
         self._failures = 0
+        self._done_up_to: int | None = None
 
     async def run(self) -> None:
         """Deliver until the task is cancelled, or the stream suspended."""
@@ -135,6 +151,8 @@ class _Delivery:
             try:
                 while True:
                     await asyncio.sleep(await self._step(webhook))
+                    if self._done_up_to is not None:
+                        await self._streams.news_beyond(self._done_up_to)
             finally:
                 with suppress(Refusal):
                     await asyncio.shield(asyncio.to_thread(self._lease.release))
@@ -153,8 +171,9 @@ class _Delivery:
         return FIRST_WAIT_S
 
     async def _deliver(self, webhook: Webhook) -> float:
+        self._done_up_to = None
         if not await asyncio.to_thread(self._lease.hold):
-            return POLL_S
+            return LASTS_S / RENEWALS
         following = await asyncio.to_thread(self._next, webhook)
         if following.body is not None:
             try:
@@ -164,7 +183,10 @@ class _Delivery:
         if following.has_moved:
             await asyncio.to_thread(self._advance, following)
         self._failures = 0
-        return POLL_S if following.is_last else 0
+        if not following.is_last:
+            return 0
+        self._done_up_to = following.position
+        return POLL_S
 
     def _next(self, webhook: Webhook) -> _Next:
         with reading(self._engine) as connection:
