@@ -16,11 +16,13 @@ from abgate.asgi import Authenticate, Handler, Recognize
 from abgate.core.principal import Principal
 from abgate.dashboard.exposures_today import ExposuresToday
 from abgate.dashboard.routes import pages_router
+from abgate.ingest.admission import open_admission
 from abgate.ingest.appending import Appender
 from abgate.ingest.delivery import LogStreams
 from abgate.ingest.enrichment import Enricher
 from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
 from abgate.ingest.lake import LakeFollower
+from abgate.ingest.purge import Purger
 from abgate.logs import configure_logs
 from abgate.management.application import create_management_app
 from abgate.management.auth import Tenants, TokenVerifier
@@ -59,13 +61,15 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     appender = Appender(engine, on_stored=enricher.wake)
     streams = LogStreams(engine, vault, settings, on_change=snapshots.refresh)
     follower = LakeFollower(engine, lake, holder=holder)
+    admission = open_admission(engine, settings)
+    purger = Purger(engine, admission.retention, holder=holder)
 
     @contextlib.asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
         async with contextlib.AsyncExitStack() as workers:
-            for each in (snapshots, keys, follower, streams, enricher, exposures, appender):
+            for each in (snapshots, keys, purger, follower, streams, enricher, exposures, appender):
                 await workers.enter_async_context(each.running())
             yield
         engine.dispose()
@@ -96,7 +100,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
         keys=keys,
         settings=settings,
         token_key=vault.derive("runtime tokens"),
-        routes={EVENTS_PATH: EventsEndpoint(appender, authenticate)},
+        routes={EVENTS_PATH: EventsEndpoint(appender, authenticate, admission=admission)},
     )
 
 

@@ -136,6 +136,16 @@ class Settings(Struct, frozen=True, kw_only=True):
         Meta(ge=1, le=3650, description="Days for which past versions of the lake can be read, as `as_of` does."),
     ] = 30
 
+    log_retention_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3650,
+            description="Days for which the database keeps events and exposures, by their own dates; then they are "
+            "purged once they are in the lake and delivered, and events so old are refused. 0 = for ever "
+            "(`docs/logs.md`).",
+        ),
+    ] = 0
     log_stream_networks: Annotated[
         str,
         Meta(

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from abgate.ingest import lake as lake_following
 from abgate.ingest import lake_appending, lake_upkeep
 from abgate.ingest.lake import FIRST_RETRY_S, Thrift
-from abgate.ingest.lake_appending import LAKE, WrongLake
+from abgate.ingest.lake_appending import WrongLake
 from abgate.ingest.lake_upkeep import apply_corrections, compact, vacuum
 from abgate.storage import positions
 from abgate.storage.engine import reading
@@ -31,7 +31,7 @@ def log_ids(lake: Lake) -> list[str]:
 
 def position(engine: Engine, log: positions.Log) -> int:
     with reading(engine) as connection:
-        return positions.find(connection, LAKE, log)
+        return positions.find(connection, positions.LAKE, log)
 
 
 def test_what_is_stored_is_in_the_lake_once(engine: Engine, lake: Lake) -> None:

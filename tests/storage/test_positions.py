@@ -16,13 +16,10 @@ def test_a_consumer_has_a_position_in_each_log(engine: Engine) -> None:
         assert positions.find(connection, "stream", "auth_events") == 0
 
 
-def test_the_lowest_position_is_what_all_consumers_have_reached(engine: Engine) -> None:
+def test_a_consumer_that_is_removed_has_no_position(engine: Engine) -> None:
     with appending(engine) as connection:
-        assert positions.lowest(connection, "auth_events") == 0
         positions.save(connection, "lake", "auth_events", 7)
         positions.save(connection, "stream", "auth_events", 3)
-        positions.save(connection, "stream", "exposures", 1)
-        assert positions.lowest(connection, "auth_events") == 3
         positions.remove(connection, "stream")
-        assert positions.lowest(connection, "auth_events") == 7
-        assert positions.lowest(connection, "exposures") == 0
+        assert positions.find(connection, "stream", "auth_events") == 0
+        assert positions.find(connection, "lake", "auth_events") == 7

@@ -25,6 +25,7 @@ from abgate.core.errors import InvalidInput, TooManyRequests
 from abgate.core.events import Microseconds
 from abgate.core.ids import ENTROPY_BYTES, make_id
 from abgate.ingest import formats
+from abgate.ingest.admission import Admission
 from abgate.ingest.appending import Appender
 from abgate.storage.event_log import EventRow, event_row
 
@@ -68,12 +69,14 @@ class EventsEndpoint:
         appender: Appender,
         authenticate: Authenticate,
         *,
+        admission: Admission = Admission(),  # noqa: B008  # a frozen value
         clock: Callable[[], float] = time.time,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        """Have `appender` store what those whom `authenticate` knows send."""
+        """Have `appender` store what those whom `authenticate` knows send, as far as `admission` takes it."""
         self._appender = appender
         self._authenticate = authenticate
+        self._admission = admission
         self._clock = clock
         self._entropy = entropy
         self._waiting = 0
@@ -118,7 +121,7 @@ class EventsEndpoint:
             raise InvalidInput("", str(error)) from None
         for index, raw in enumerate(raws):
             try:
-                event = formats.read(raw, now=now, make_log_id=self._make_log_id)
+                event = self._admission.admit(formats.read(raw, now=now, make_log_id=self._make_log_id), now)
             except formats.NotAnEvent as error:
                 rejected.append(Rejection(index, str(error)))
             else:

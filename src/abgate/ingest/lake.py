@@ -16,10 +16,11 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy import Engine
 
 from abgate.core.errors import Refusal
-from abgate.ingest.lake_appending import LAKE, End, Tables, WrongLake, append_more, is_begun, open_tables, waiting
+from abgate.ingest.lake_appending import End, Tables, WrongLake, append_more, is_begun, open_tables, waiting
 from abgate.ingest.lake_upkeep import Upkeep
 from abgate.storage.lake import Lake, Overtaken
 from abgate.storage.leases import Lease
+from abgate.storage.positions import LAKE
 
 TICK_S = 1.0
 MANY = 5_000

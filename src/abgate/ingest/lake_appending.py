@@ -15,13 +15,11 @@ from abgate.storage.engine import appending, reading
 from abgate.storage.lake import Lake, append, last_sequence
 from abgate.storage.lake_rows import rows_of
 from abgate.storage.logged import LoggedEvent, LoggedExposure, enriched_up_to, list_events, list_exposures
+from abgate.storage.positions import LAKE
 from abgate.storage.tables import auth_events, exposures
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
-
-LAKE = "lake"
-"""The lease, and the consumer whose positions keep from being purged what is not in the lake yet."""
 
 PAGE = 2_000
 GROUP = 20_000

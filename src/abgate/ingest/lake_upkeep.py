@@ -13,13 +13,12 @@ import structlog
 from prometheus_client import Counter, Histogram
 from sqlalchemy import Engine
 
-from abgate.ingest.lake_appending import LAKE
 from abgate.storage import positions
 from abgate.storage.engine import appending, reading
 from abgate.storage.lake import Lake, Overtaken, correct, last_revision, last_sequence
 from abgate.storage.lake_rows import TableName, rows_of
 from abgate.storage.logged import LoggedEvent, list_corrections
-from abgate.storage.positions import ENRICHER
+from abgate.storage.positions import ENRICHER, LAKE
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

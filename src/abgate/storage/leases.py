@@ -86,3 +86,8 @@ class Lease:
             connection.execute(dialect.insert(leases).values(name=self._name, term=0).on_conflict_do_nothing())
             taken = update(leases).where(leases.c.name == self._name, leases.c.term == term)
             return connection.execute(taken.values(holder=self._holder, term=term + 1)).rowcount == 1
+
+
+def keep_out(connection: Connection, name: str) -> None:
+    """Have whoever holds this lease commit nothing under it until this transaction, which writes, has ended."""
+    connection.execute(select(leases.c.holder).where(leases.c.name == name).with_for_update())

@@ -1,25 +1,26 @@
-"""How far each consumer of the event log has come: what is behind every consumer may be purged.
+"""How far each consumer of the event log has come: `abgate.storage.retention` purges nothing that one still needs.
 
-A consumer is the enricher, the lake or one log stream. It has a position in each log that it reads, saved in the
-transaction in which it is done with what is before it, or after that.
+A consumer is the enricher, the lake, the purge or one log stream. It has a position in each log that it reads, saved in
+the transaction in which it is done with what is before it, or after that; the purge saves its own before.
 """
 
 from typing import Literal
 
-from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy import Connection, bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from abgate.storage.tables import positions
 
-Log = Literal["auth_events", "exposures", "corrections", "changes"]
-"""By sequence, by sequence, by revision, and by a tenant's change numbers."""
+Log = Literal["auth_events", "exposures", "corrections", "changes", "dates"]
+"""By sequence, by sequence, by revision, by a tenant's change numbers, and by the events' own moments."""
 
 ENRICHER = "enricher"
+LAKE = "lake"
+PURGE = "purge"
 
 _SELECT = select(positions.c.position).where(
     positions.c.consumer == bindparam("consumer"), positions.c.log == bindparam("log")
 )
-_SELECT_LOWEST = select(func.min(positions.c.position)).where(positions.c.log == bindparam("log"))
 
 
 def find(connection: Connection, consumer: str, log: Log) -> int:
@@ -29,15 +30,10 @@ def find(connection: Connection, consumer: str, log: Log) -> int:
 
 
 def save(connection: Connection, consumer: str, log: Log, position: int) -> None:
-    """Keep how far the consumer has come. From its first position on, nothing after it is purged."""
+    """Keep how far the consumer has come."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(positions).values(consumer=consumer, log=log, position=position)
     connection.execute(statement.on_conflict_do_update(index_elements=["consumer", "log"], set_={"position": position}))
-
-
-def lowest(connection: Connection, log: Log) -> int:
-    """Return the position that every consumer of this log has reached; 0 when there is no consumer."""
-    return connection.execute(_SELECT_LOWEST, {"log": log}).scalar_one() or 0
 
 
 def remove(connection: Connection, consumer: str) -> None:
