@@ -6,7 +6,19 @@ from typing import NoReturn
 import typer
 
 from abgate.bootstrap import StartError
-from abgate.cli import clients, demo, dev_cert, keys, login_link, preview, serve, tenants, token
+from abgate.cli import (
+    clients,
+    demo,
+    dev_cert,
+    export_events,
+    import_events,
+    keys,
+    login_link,
+    preview,
+    serve,
+    tenants,
+    token,
+)
 from abgate.core.errors import InvalidInput, Refusal
 from abgate.settings import SettingsError
 from abgate.vault import WrongSecret
@@ -22,6 +34,8 @@ app.command("token")(token.token)
 app.command("login-link")(login_link.login_link)
 app.command("demo")(demo.demo)
 app.command("preview")(preview.preview)
+app.command("import")(import_events.import_events)
+app.command("export")(export_events.export_events)
 app.command("dev-cert")(dev_cert.dev_cert)
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")

@@ -164,11 +164,18 @@ def logged_event(row: Row[Any]) -> LoggedEvent:
 def enriched_body(event: LoggedEvent) -> dict[str, Any]:
     """Return the event as it was sent, with ``details.experiment`` when it belongs to one."""
     body = msgspec.json.decode(event.body, type=dict[str, Any])
-    if event.exposure is not None:
-        details = body.get("details")
-        kept = details if isinstance(details, dict) else {} if details is None else {"value": details}
-        body["details"] = kept | {"experiment": msgspec.to_builtins(event.exposure.experiment)}
-    return body
+    if event.exposure is None:
+        return body
+    return with_experiment(body, msgspec.to_builtins(event.exposure.experiment))
+
+
+def with_experiment(body: dict[str, Any], experiment: dict[str, Any]) -> dict[str, Any]:
+    """Return an event as it was sent with this as its ``details.experiment``; without, when it belongs to none."""
+    if not experiment:
+        return body
+    details = body.get("details")
+    kept = details if isinstance(details, dict) else {} if details is None else {"value": details}
+    return body | {"details": kept | {"experiment": experiment}}
 
 
 def _exposure(row: Row[Any]) -> Exposure:

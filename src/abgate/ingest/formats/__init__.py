@@ -61,8 +61,8 @@ def split(body: bytes) -> list[bytes]:
     return lines
 
 
-def read(raw: bytes, *, now: Microseconds, make_log_id: Callable[[], str]) -> AuthEvent:
-    """Return the event; one without a date is of `now`. Raises `NotAnEvent` saying what is wrong."""
+def read(raw: bytes, *, now: Microseconds | None, make_log_id: Callable[[], str]) -> AuthEvent:
+    """Return the event; one without a date is of `now`, if that is given. Raises `NotAnEvent` saying what is wrong."""
     if len(raw) > MAX_EVENT_BYTES:
         raise NotAnEvent(f"An event must be at most {MAX_EVENT_BYTES >> 10} KB, this one has {len(raw) >> 10} KB.")
     given = _decoded(raw, Object)
@@ -76,7 +76,7 @@ def read(raw: bytes, *, now: Microseconds, make_log_id: Callable[[], str]) -> Au
     else:
         raise NotAnEvent(f"Its fields are {_named(given)}. That is none of the known shapes: {KNOWN}.")
     log_id = envelope.log_id or text(data, "log_id", MAX_LOG_ID_LENGTH) or envelope.id
-    date = text(data, "date", 64) or envelope.date or to_timestamp(now)
+    date = text(data, "date", 64) or envelope.date or _of_now(now)
     return AuthEvent(
         log_id=log_id or make_log_id(),
         at=moment(date),
@@ -140,6 +140,12 @@ def _named(given: Object) -> str:
 
 def _missing(name: str) -> str:
     raise NotAnEvent(f"{name}: must not be empty.")
+
+
+def _of_now(now: Microseconds | None) -> str:
+    if now is None:
+        raise NotAnEvent("date: an event of the past must have one.")
+    return to_timestamp(now)
 
 
 def _is_json(text: bytes) -> bool:
