@@ -26,6 +26,7 @@ from abgate.ingest.purge import Purger
 from abgate.logs import configure_logs
 from abgate.management.application import create_management_app
 from abgate.management.auth import Tenants, TokenVerifier
+from abgate.management.auto_pause import AutoPause
 from abgate.runtime.attributes import AttributeReader
 from abgate.runtime.dispatch import RuntimeApp
 from abgate.runtime.exposures import Exposures
@@ -63,13 +64,14 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     follower = LakeFollower(engine, lake, holder=holder)
     admission = open_admission(engine, settings)
     purger = Purger(engine, admission.retention, holder=holder)
+    auto_pause = AutoPause(engine, analyst, holder=holder, on_change=snapshots.refresh)
 
     @contextlib.asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
         async with contextlib.AsyncExitStack() as workers:
-            for each in (snapshots, keys, purger, follower, streams, enricher, exposures, appender):
+            for each in (snapshots, keys, purger, follower, streams, enricher, exposures, appender, auto_pause):
                 await workers.enter_async_context(each.running())
             yield
         engine.dispose()

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.contract.things import make_experiment, make_metric, sent
+from tests.ingest.receiver import Receiver, events_of, receiving
 from tests.server import Server, on_both_databases
 
 pytestmark = on_both_databases
@@ -83,3 +84,32 @@ def test_the_same_comes_again_by_its_moment(client: httpx.Client, experiment: An
 def test_a_draft_is_answered_too(client: httpx.Client) -> None:
     found = sent(client, "GET", f"/experiments/{make_experiment(client)['id']}/results")
     assert (found["status"], found["decision"]["outcome"]) == ("not_enough_data", "not_enough_data")
+
+
+def test_a_broken_guardrail_pauses_by_itself_and_a_log_stream_tells(
+    server: Server, client: httpx.Client, experiment: Any
+) -> None:
+    path = f"/experiments/{experiment['id']}"
+    # That so many more log in is just what this guardrail is against.
+    guardrail = {"metric": make_metric(client, window=1, direction="decrease")["id"], "margin": 0.1}
+    sent(client, "PUT", f"{path}/analysis", {"guardrails": [guardrail], "auto_pause": True})
+    # A process looks when it starts, and every minute from then on; and this one delivers to this host.
+    server.environment["ABGATE_MODE"] = "development"
+    server.restart()
+    until = time.monotonic() + PATIENCE_S
+    while sent(client, "GET", path)["status"] != "paused":
+        assert time.monotonic() < until, server.log.read_text()
+        time.sleep(0.2)
+    change = sent(client, "GET", f"{path}/history")["changes"][0]
+    assert change["actor"] == "abgate auto_pause"
+    with receiving(Receiver()) as receiver:
+        stream = {
+            "type": "http",
+            "sink": {"httpEndpoint": receiver.url},
+            "filters": [{"type": "category", "name": "system.notification"}],
+            "startFrom": experiment["created_at"],
+        }
+        assert client.post(f"{server.url}/api/v2/log-streams", json=stream).status_code == 200
+        receiver.wait(lambda: bool(receiver.ids()))
+    (told,) = events_of(*receiver.taken[0])
+    assert (told["data"]["type"], told["data"]["description"]) == ("experiment_auto_paused", change["why"])

@@ -13,6 +13,9 @@ from abgate.core.ids import Timestamp, timestamp
 MAX_SUBJECT_LENGTH = 256
 """In characters; identifiers are indexed, and PostgreSQL's index entries hold at most some 2,700 bytes."""
 
+AUTO_PAUSED = "experiment_auto_paused"
+"""The type of the event by which abgate tells that it paused an experiment itself."""
+
 TRACKED = "tracked"
 """The type of events in the OpenFeature tracking shape, whose own names stand in `event`."""
 

@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
 from abgate.core.errors import InvalidInput, RuleBroken
+from abgate.core.events import AUTO_PAUSED
 from abgate.core.ids import Timestamp
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ TYPES: dict[Category, frozenset[str]] = {
     "system.notification": frozenset(
         {"admin_update_launch", "api_limit", "coff", "con", "depnote", "fcpro", "fui", "limit_delegation", "limit_mu"}
         | {"limit_wc", "sys_os_update_end", "sys_os_update_start", "sys_update_end", "sys_update_start"}
+        | {AUTO_PAUSED}
     ),
     "user.fail": frozenset(
         {"fce", "fcp", "fcpn", "fcpr", "fcu", "fd", "fdeaz", "fdecc", "fdu", "fn", "fv", "fvr", "ss_sso_failure"}
@@ -67,7 +69,7 @@ TYPES: dict[Category, frozenset[str]] = {
         {"sce", "scp", "scpn", "scpr", "scu", "sdu", "srrt", "ss_sso_success", "sui", "sv", "svr"}
     ),
 }
-"""The event types of each category, as Auth0 documents them; `other` are those of none."""
+"""The event types of each category, as Auth0 documents them, and ours; `other` are those of none."""
 
 _CLASSIFIED = frozenset().union(*TYPES.values())
 

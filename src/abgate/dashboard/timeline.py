@@ -23,19 +23,20 @@ class Line(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """A change as people read it."""
+    """A change as people read it, and why it was made, when abgate made it itself."""
 
     at: str
     actor: str
     number: int
     sentence: str
+    why: str | None
     lines: Sequence[Line]
 
 
 def entry_of(change: Change) -> Entry:
     """Return the change as people read it."""
     lines = list(_lines(change.before or {}, change.after or {}))
-    return Entry(change.at, change.actor, change.snapshot_number, _sentence(change, lines), lines)
+    return Entry(change.at, change.actor, change.snapshot_number, _sentence(change, lines), change.why, lines)
 
 
 def name_of(change: Change) -> str:

@@ -93,8 +93,13 @@ def update_experiment(caller: Caller, id: str, data: UpdateExperiment) -> Experi
 def update_experiment_status(caller: Caller, id: str, data: UpdateExperimentStatus) -> ExperimentAnswer:
     """Move an experiment to another status."""
     with caller.writing() as connection:
-        stored = experiments.get(connection, caller.tenant, id)
-        return _revise(connection, caller, stored, ExperimentChanges(status=data.status))
+        return change_status(connection, caller, id, data.status)
+
+
+def change_status(connection: Connection, caller: Caller, id: str, status: ExperimentStatus) -> ExperimentAnswer:
+    """Move an experiment to another status, in a transaction of the caller's that may do more."""
+    stored = experiments.get(connection, caller.tenant, id)
+    return _revise(connection, caller, stored, ExperimentChanges(status=status))
 
 
 def delete_experiment(caller: Caller, id: str) -> None:

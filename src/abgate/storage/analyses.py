@@ -51,6 +51,18 @@ def experiments_measured_by(connection: Connection, tenant: str, id: MetricId) -
     return [(row.id, row.name) for row in found if id in msgspec.json.decode(row.body, type=_Row).metric_ids()]
 
 
+def experiments_to_watch(connection: Connection) -> list[tuple[str, ExperimentId]]:
+    """Return tenant and id of every active experiment, of all tenants, whose analysis has `auto_pause`."""
+    table = analyses
+    found = connection.execute(
+        select(table.c.tenant, table.c.id, table.c.body)
+        .join(experiments, (experiments.c.tenant == table.c.tenant) & (experiments.c.id == table.c.id))
+        .where(experiments.c.status == "active")
+        .order_by(table.c.tenant, experiments.c.created_in)
+    )
+    return [(row.tenant, row.id) for row in found if msgspec.json.decode(row.body, type=_Row).auto_pause]
+
+
 def _find(connection: Connection, tenant: str, id: ExperimentId) -> Stored[_Row] | None:
     return rows.find(connection, analyses, _Row, tenant, id)
 

@@ -29,7 +29,7 @@ Kind = Literal["experiment", "feature_flag", "variation", "segment", "metric", "
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """One write. `before` is None for a creation, `after` for a deletion."""
+    """One write. `before` is None for a creation, `after` for a deletion; `why` is there when abgate itself wrote."""
 
     snapshot_number: int
     at: Timestamp
@@ -39,6 +39,7 @@ class Change(Struct, frozen=True, kw_only=True):
     resource_id: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
+    why: str | None = None
 
 
 class Written(Struct, frozen=True):
@@ -51,12 +52,13 @@ class Written(Struct, frozen=True):
 
 
 class Author(Struct, frozen=True):
-    """Who writes, and when; and in `wrote`, in order, what they have written."""
+    """Who writes, and when; in `wrote`, in order, what they have written; and `why`, when nobody asked for it."""
 
     tenant: str
     actor: str
     now: Timestamp
     wrote: list[Written] = []
+    why: str | None = None
 
 
 def append(
@@ -84,6 +86,7 @@ def append(
             "resource_id": id,
             "before": None if before is None else to_body(before),
             "after": written.after,
+            "why": author.why,
         },
     )
     author.wrote.append(written)
@@ -147,4 +150,5 @@ def _change(row: Any) -> Change:
         resource_id=row.resource_id,
         before=None if row.before is None else msgspec.json.decode(row.before),
         after=None if row.after is None else msgspec.json.decode(row.after),
+        why=row.why,
     )

@@ -225,6 +225,7 @@ changes = Table(
     Column("resource_id", Text, nullable=False),
     Column("before", Text),
     Column("after", Text),
+    Column("why", Text),
     PrimaryKeyConstraint("tenant", "number"),
     Index(None, "tenant", "resource_id", "number"),
 )
