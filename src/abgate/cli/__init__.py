@@ -15,6 +15,7 @@ from abgate.cli import (
     keys,
     login_link,
     preview,
+    results,
     serve,
     tenants,
     token,
@@ -36,6 +37,7 @@ app.command("demo")(demo.demo)
 app.command("preview")(preview.preview)
 app.command("import")(import_events.import_events)
 app.command("export")(export_events.export_events)
+app.command("results")(results.results)
 app.command("dev-cert")(dev_cert.dev_cert)
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")

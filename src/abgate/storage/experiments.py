@@ -34,6 +34,9 @@ _SELECT_REFERRING_TO_SEGMENT = rows.select_stored(
         )
     ),
 )
+_SELECT_ID_BY_NAME = select(experiments.c.id).where(
+    rows.equals(experiments, "tenant"), rows.equals(experiments, "name")
+)
 _INSERT_REFERENCE = insert(experiment_segments)
 _DELETE_REFERENCES = delete(experiment_segments).where(
     rows.equals(experiment_segments, "tenant"), rows.equals(experiment_segments, "experiment_id")
@@ -47,6 +50,12 @@ def get(connection: Connection, tenant: str, id: ExperimentId) -> Stored[Experim
     if stored is None:
         raise NotFound("experiment", id)
     return stored
+
+
+def find_id(connection: Connection, tenant: str, name: str) -> ExperimentId | None:
+    """Return the id of the experiment that has this name, if one has."""
+    found: ExperimentId | None = connection.execute(_SELECT_ID_BY_NAME, {"tenant": tenant, "name": name}).scalar()
+    return found
 
 
 def list_page(

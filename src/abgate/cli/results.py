@@ -1,0 +1,115 @@
+"""``abgate results``: what an experiment came to, as a table, as JSON or as CSV."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from abgate.analysis.analyst import Analyst, parse_as_of
+from abgate.analysis.answers import ExperimentResults
+from abgate.cli.opened import Data, Database, Opened, TenantId, opened
+from abgate.cli.results_csv import write_csv
+from abgate.cli.results_table import table_of
+from abgate.core.errors import InvalidInput, Unavailable
+from abgate.core.ids import ExperimentId
+from abgate.management.results import Dimension
+from abgate.storage import experiments
+from abgate.storage.engine import reading
+from abgate.storage.lake import Lake
+from abgate.storage.tenants import DEFAULT_TENANT
+
+WATCH_S = 10.0
+NAMED = 10
+WIDTH = 160
+"""Of a table that goes to a file or a pipe."""
+
+Ask = Callable[[], ExperimentResults]
+
+
+def results(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its id or its name.")],
+    *,
+    dimension: Annotated[
+        Dimension | None, typer.Option("--dimension", help="The attribute to break every metric down by.")
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="MOMENT", help="A past moment, such as 2026-03-04T05:06:07.890Z; its numbers."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the Management API answers.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a line for each metric and variation.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the table anew every 10 s, until Ctrl-C.")] = False,
+    tenant: TenantId = DEFAULT_TENANT,
+    data: Data = None,
+    database: Database = None,
+) -> None:
+    """Show an experiment's results: effects, validity, the decision. Reads the database and the lake, no server.
+
+    The lake is ABGATE_LAKE, else in the data directory, as for the server.
+    """
+    if sum((as_json, as_csv, watch)) > 1:
+        raise InvalidInput("--json, --csv, --watch", "exclude each other: choose one way to print.")
+    if watch and as_of is not None:
+        raise InvalidInput("--watch", "would show the same for ever with --as-of: leave one of them out.")
+    moment = None if as_of is None else parse_as_of(as_of)
+    with opened(data, database) as here:
+        here.tenant(tenant)
+        id = _find(here, tenant, experiment)
+        analyst = Analyst(here.engine, Lake(here.settings.lake_url, here.settings.lake_retention_days))
+
+        def ask() -> ExperimentResults:
+            return analyst.results(tenant, id, now=datetime.now(UTC), as_of=moment, dimension=dimension)
+
+        if watch:
+            _watch(ask)
+        elif as_json:
+            print(msgspec.json.format(msgspec.json.encode(ask())).decode())
+        elif as_csv:
+            write_csv(sys.stdout, ask())
+        else:
+            _console().print(table_of(ask()))
+
+
+def _find(here: Opened, tenant: str, experiment: str) -> ExperimentId:
+    with reading(here.engine) as connection:
+        id = experiments.find_id(connection, tenant, experiment)
+        if id is not None or experiment.startswith("exp_"):
+            return id or experiment
+        page = experiments.list_page(
+            connection, tenant, status=None, authentication_flow=None, feature_flag_id=None, after=None, take=NAMED
+        )
+    known = ", ".join(each.name for each in page.values)
+    more = " and more" if page.next else ""
+    raise InvalidInput(
+        "EXPERIMENT",
+        f"no experiment is called {experiment!r}. There are: {known or 'none'}{more}; "
+        "--data or ABGATE_DATA, and --tenant, say whose experiments are meant.",
+    )
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def _watch(ask: Ask) -> None:
+    """Show the table until Ctrl-C; while the lake or the database is away, the last one with a line that says so."""
+    shown: RenderableType = Text("Computing …")
+    with suppress(KeyboardInterrupt), Live(shown, console=_console(), auto_refresh=False) as live:
+        while True:
+            live.refresh()
+            try:
+                shown = table_of(ask())
+                live.update(shown)
+            except Unavailable as error:
+                live.update(Group(shown, Text(f"{error} Trying again every {WATCH_S:.0f} s.", style="yellow")))
+            live.refresh()
+            time.sleep(WATCH_S)
