@@ -1,10 +1,27 @@
 """Numbers as people read them: rounded by their uncertainty, with a true minus sign."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
 
 MINUS = "−"
 NOTHING = "–"
+
+
+class _Unit(Struct, frozen=True):
+    scale: float
+    of_values: str
+    of_differences: str
+
+
+_UNITS: Mapping[str, _Unit] = {
+    "share": _Unit(100, "\u202f%", "\u202fpp"),
+    "relative": _Unit(100, "\u202f%", "\u202f%"),
+    "seconds": _Unit(1, "\u202fs", "\u202fs"),
+}
+"""The units of metrics that are shown otherwise than they are."""
+_PLAIN = _Unit(1, "", "")
 
 
 def count(value: float | None) -> str:
@@ -38,20 +55,30 @@ def percent(value: float | None, n: float = 0) -> str:
     return f"{fixed(value * 100, min(decimals(half), 2))}\u202f%"
 
 
-def points(value: float | None, interval: Sequence[float] | None = None) -> str:
-    """Return a difference of shares in percentage points, as exactly as its interval allows."""
+def amount(value: float | None, unit: str, interval: Sequence[float] | None = None) -> str:
+    """Return a metric's value in its unit, as exactly as the interval of its difference is known."""
     if value is None:
         return NOTHING
-    return f"{fixed(value * 100, _places(interval, 100), signed=True)}\u202fpp"
+    known = _UNITS.get(unit, _PLAIN)
+    return fixed(value * known.scale, _places(interval, known.scale)) + known.of_values
 
 
-def between(interval: Sequence[float] | None, scale: float = 1) -> str:
-    """Return an interval, both ends as exact as its width allows."""
+def difference(value: float | None, unit: str, interval: Sequence[float] | None = None) -> str:
+    """Return a difference of two values, shares in percentage points, as exactly as its interval allows."""
+    if value is None:
+        return NOTHING
+    known = _UNITS.get(unit, _PLAIN)
+    return fixed(value * known.scale, _places(interval, known.scale), signed=True) + known.of_differences
+
+
+def span(interval: Sequence[float] | None, unit: str) -> str:
+    """Return an interval of a difference, both ends as exact as its width allows."""
     if interval is None:
         return NOTHING
-    places = _places(interval, scale)
-    low, high = (fixed(end * scale, places, signed=True) for end in interval)
-    return f"{low} to {high}"
+    known = _UNITS.get(unit, _PLAIN)
+    places = _places(interval, known.scale)
+    low, high = (fixed(end * known.scale, places, signed=True) for end in interval)
+    return f"{low} to {high}{known.of_differences}"
 
 
 def probability(value: float | None) -> str:

@@ -102,7 +102,6 @@ environment.filters.update(
         "name": _name,
         "count": numbers.count,
         "percent": numbers.percent,
-        "points": numbers.points,
         "probability": numbers.probability,
     }
 )

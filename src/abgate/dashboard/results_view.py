@@ -6,8 +6,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from abgate.core.experiment import Experiment
-
 WORDS: Mapping[str, tuple[str, str]] = {
     "not_enough_data": ("too little data", "calm"),
     "keep_running": ("keep running", "calm"),
@@ -18,6 +16,22 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "blocked": ("blocked", "caution"),
 }
 """A decision in a word, and the colour of its meaning."""
+
+SENTENCES: Mapping[str, str] = {
+    "not_enough_data": "There is too little data to compare.",
+    "keep_running": "Keep it running.",
+    "ship": "Ship {name}.",
+    "no_effect": "The plan is fulfilled, and no effect was found.",
+    "harmful": "{name} is worse than the control.",
+    "rollback": "Roll {name} back: it breaks a guardrail.",
+    "blocked": "Do not decide: these numbers cannot be believed.",
+}
+ENDED: Mapping[str, str] = {
+    "keep_running": "It ended before the numbers could tell.",
+    "ship": "{name} is better, and could be shipped.",
+    "rollback": "{name} broke a guardrail.",
+}
+"""Of an experiment that is completed, where the sentence would advise what is over."""
 
 POPULATION: Mapping[str, str] = {
     "exposed": "subjects in the experiment",
@@ -32,7 +46,7 @@ POPULATION: Mapping[str, str] = {
 TREATMENT_COLORS = ("treatment", "treatment-2", "treatment-3")
 
 
-class Arm(Struct, frozen=True):
+class Arm(Struct, frozen=True, kw_only=True):
     """A variation, with the colour and the symbol that mark it everywhere."""
 
     id: str
@@ -40,7 +54,7 @@ class Arm(Struct, frozen=True):
     is_control: bool
     color: str
     symbol: int
-    planned: float | None
+    planned: int | None
     n: int
     observed: float | None
 
@@ -51,44 +65,46 @@ def as_json(results: Struct) -> dict[str, Any]:
     return answer
 
 
-def arms(experiment: Experiment, results: Mapping[str, Any]) -> list[Arm]:
+def arms(results: Mapping[str, Any]) -> list[Arm]:
     """Return the experiment's variations, planned and observed."""
     found = results["variations"]
     total = sum(each["n"] for each in found)
-    planned = {each.variation_id: each.weight for each in experiment.allocations if isinstance(each.weight, int)}
     made: list[Arm] = []
     for each in found:
         place = sum(not arm.is_control for arm in made)
-        color = "control" if each["is_control"] else TREATMENT_COLORS[place % len(TREATMENT_COLORS)]
-        weight = planned.get(each["variation_id"])
         made.append(
             Arm(
-                each["variation_id"],
-                each["variation_name"] or each["variation_id"],
-                each["is_control"],
-                color,
-                0 if each["is_control"] else 1 + place % 3,
-                None if weight is None else weight / 100,
-                each["n"],
-                each["n"] / total if total else None,
+                id=each["variation_id"],
+                name=each["variation_name"] or each["variation_id"],
+                is_control=each["is_control"],
+                color="control" if each["is_control"] else TREATMENT_COLORS[place % len(TREATMENT_COLORS)],
+                symbol=0 if each["is_control"] else 1 + place % 3,
+                planned=each["weight"],
+                n=each["n"],
+                observed=each["n"] / total if total else None,
             )
         )
     return made
 
 
-def shares_chart(arms: list[Arm]) -> dict[str, Any]:
-    """Return the data of the chart of shares."""
-    rows = [
-        {"label": arm.name, "color": arm.color, "planned": arm.planned * 100, "observed": arm.observed * 100}
-        for arm in arms
-        if arm.planned is not None and arm.observed is not None
-    ]
-    return {"rows": rows}
-
-
 def decision(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the decision: its word, its colour, its sentence and the reasons."""
+    """Return the decision: its word and colour, a sentence of ours, and the API's reasons, those that decided first."""
     made = results["decision"]
     word, tone = WORDS[made["outcome"]]
-    sentence, *reasons = [reason["words"] for reason in made["reasons"]]
-    return {"word": word, "tone": tone, "sentence": sentence, "reasons": reasons}
+    names = {each["variation_id"]: each["variation_name"] for each in results["variations"]}
+    name = names.get(made.get("variation_id")) or made.get("variation_id", "")
+    has_ended = results["experiment_status"] in ("completed", "archived")
+    sentence = ENDED.get(made["outcome"]) if has_ended else None
+    reasons = [reason["words"] for reason in made["reasons"]]
+    return {
+        "word": word,
+        "tone": tone,
+        "sentence": (sentence or SENTENCES[made["outcome"]]).format(name=name),
+        "reasons": reasons,
+    }
+
+
+def chosen_metric(results: Mapping[str, Any], wanted: str) -> Mapping[str, Any]:
+    """Return the metric that is asked for by its id, else the first that has a running estimate."""
+    found: list[Mapping[str, Any]] = [each for each in results["metrics"] if each["kind"] != "quantile"]
+    return next((each for each in found if each["metric_id"] == wanted), found[0] if found else results["metrics"][0])

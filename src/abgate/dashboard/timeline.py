@@ -47,7 +47,7 @@ def name_of(change: Change) -> str:
 def _sentence(change: Change, lines: Sequence[Line]) -> str:
     before, after = change.before, change.after
     if before is None:
-        return "Created"
+        return "Set how it is analyzed" if change.kind == "analysis" else "Created"
     if after is None:
         return "Deleted"
     was, now = before.get("status"), after.get("status")

@@ -1,18 +1,20 @@
 """The page of one experiment: what it says, what it did, and what can be done with it."""
 
-from typing import Any
+from typing import Any, get_args
+from urllib.parse import urlencode
 
 from litestar import Response
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from abgate.asgi import STATUSES
-from abgate.core.errors import InvalidInput, Refusal, Unavailable
+from abgate.core.errors import InvalidInput, NotFound, Refusal, Unavailable
 from abgate.dashboard import results_view, timeline
-from abgate.dashboard.rendering import redirect, render
+from abgate.dashboard.figures import figures_of
+from abgate.dashboard.rendering import download, redirect, render
 from abgate.dashboard.visits import Visit
 from abgate.management import experiments, feature_flags
 from abgate.management.bodies import AdvanceRamp, ExperimentAnswer, RollOut, UpdateExperimentStatus
-from abgate.management.results import get_results
+from abgate.management.results import Dimension, get_results
 
 MAX_ENTRIES = 200
 ASK_AGAIN = "load delay:3s"
@@ -42,23 +44,47 @@ def show_experiment(visit: Visit, id: str) -> Response[str]:
 def show_results(visit: Visit, id: str) -> Response[str]:
     """Show what the experiment's numbers say; when too many ask for some, have the page ask again."""
     experiment = experiments.get_experiment(visit.caller, id)
+    asked = _asked(visit)
     try:
-        results = results_view.as_json(get_results(visit.caller, id))
+        results = results_view.as_json(get_results(visit.caller, id, dimension=asked.dimension))
     except Unavailable as refusal:
-        reason, trigger = refusal.message, ASK_AGAIN
-        return render(visit, "results_awaited.html", experiment=experiment, reason=reason, trigger=trigger)
-    arms = results_view.arms(experiment, results)
-    return render(
+        return render(
+            visit,
+            "results_awaited.html",
+            experiment=experiment,
+            query=asked.query,
+            reason=refusal.message,
+            trigger=ASK_AGAIN,
+        )
+    arms = results_view.arms(results)
+    metric = results_view.chosen_metric(results, asked.metric)
+    answer = render(
         visit,
         "experiment_results.html",
         experiment=experiment,
         results=results,
         arms=arms,
-        by_id={arm.id: arm for arm in arms},
         decision=results_view.decision(results),
-        shares=results_view.shares_chart(arms),
-        population=results_view.POPULATION,
+        metric=metric,
+        dimensions=get_args(Dimension),
+        figures=figures_of(results, arms, metric),
+        query=asked.query,
     )
+    if "choose" in visit.query:
+        answer.headers["HX-Push-Url"] = f"/experiments/{id}{asked.query}"
+    return answer
+
+
+def download_figure(visit: Visit, id: str, file: str) -> Response[str]:
+    """Give the numbers of one figure as CSV."""
+    experiment = experiments.get_experiment(visit.caller, id)
+    asked = _asked(visit)
+    results = results_view.as_json(get_results(visit.caller, id, dimension=asked.dimension))
+    figures = figures_of(results, results_view.arms(results), results_view.chosen_metric(results, asked.metric))
+    name = file.removesuffix(".csv")
+    if name == file or name not in figures:
+        raise NotFound("figure", file[:100])
+    return download(f"{experiment.name}-{file}", figures[name].as_csv())
 
 
 def show_decision(visit: Visit, id: str) -> Response[str]:
@@ -78,6 +104,26 @@ def act_on_experiment(visit: Visit, id: str) -> Response[str]:
     except Refusal as refusal:
         return _show(visit, id, refused=refusal.message, status=STATUSES[type(refusal)])
     return redirect(visit, "/?done=deleted" if done == "deleted" else f"/experiments/{id}?done={done}")
+
+
+class _Asked(Struct, frozen=True):
+    """What the results are looked at by."""
+
+    metric: str
+    dimension: Dimension | None
+
+    @property
+    def query(self) -> str:
+        """The same as the query of an address, empty when nothing was asked for."""
+        given = {"metric": self.metric, "dimension": self.dimension}
+        query = urlencode({name: value for name, value in given.items() if value})
+        return f"?{query}" if query else ""
+
+
+def _asked(visit: Visit) -> _Asked:
+    wanted = visit.query.get("dimension")
+    dimension = next((each for each in get_args(Dimension) if each == wanted), None)
+    return _Asked(visit.query.get("metric", "")[:256], dimension)
 
 
 def _act(visit: Visit, id: str, action: str) -> str:
@@ -116,6 +162,7 @@ def _show(visit: Visit, id: str, *, refused: str = "", status: int = 200) -> Res
         served=served,
         next_level=_next_level(experiment),
         readiness=experiments.validate_experiment(visit.caller, id),
+        query=_asked(visit).query,
         entries=[timeline.entry_of(each) for each in history.changes],
         done=DONE,
         refused=refused,

@@ -2,19 +2,26 @@
 
 const Plot = globalThis.Plot;
 
-const DRAW = { forest, series, shares };
+const DRAW = { days, forest, series, shares };
 const SYMBOLS = ["circle", "square", "diamond", "triangle"];
+const TONES = { good: "good", bad: "bad", calm: "control" };
+const UNITS = { share: ["percentage points", 100], seconds: ["seconds", 1] };
+const CHARACTER = 7.5;
 
 export function drawCharts(root) {
   if (!Plot) return;
   for (const figure of root.querySelectorAll("figure[data-chart]")) {
-    const data = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
-    const drawn = figure.querySelector(".drawn");
-    const draw = () => drawn.replaceChildren(DRAW[figure.dataset.chart](data, Math.max(280, drawn.clientWidth)));
     if (figure.dataset.drawn) continue;
     figure.dataset.drawn = "1";
-    draw();
+    const data = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
+    const drawn = figure.querySelector(".drawn");
     let width = drawn.clientWidth;
+    const draw = () => {
+      const svg = DRAW[figure.dataset.chart](data, Math.max(260, width));
+      svg.setAttribute("role", "img");
+      drawn.replaceChildren(svg);
+    };
+    draw();
     new ResizeObserver(() => {
       if (drawn.clientWidth === width) return;
       width = drawn.clientWidth;
@@ -31,59 +38,129 @@ function frame(width, options) {
   return Plot.plot({ className: "plot", width, ...options });
 }
 
-// One line for each metric and treatment: the effect, its always-valid interval, and no effect in the middle.
-function forest({ rows, unit }, width) {
-  const left = Math.min(220, width * 0.34);
+function symbol(row) {
+  return SYMBOLS[row.symbol] ?? "circle";
+}
+
+// Labels of rows on the left, cut to the room that there is.
+function rowLabels(rows, width) {
+  const longest = Math.max(...rows.map((row) => row.label.length));
+  const room = Math.min(longest * CHARACTER + 12, width * 0.4);
+  const most = Math.floor((room - 12) / CHARACTER);
+  const cut = (text) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+  return { room, axis: { domain: rows.map((_, index) => index), tickFormat: (index) => cut(rows[index].label), label: null, tickSize: 0 } };
+}
+
+// How far a forest reaches to both sides: as far as the first metric and every margin, and as most of the others.
+function reach(rows) {
+  const ends = rows.map((row) => Math.max(Math.abs(row.low), Math.abs(row.high)));
+  const middle = ends.toSorted((a, b) => a - b)[Math.floor(ends.length / 2)];
+  const wanted = [1.1 * ends[0], 1.8 * middle, ...rows.map((row) => 1.3 * Math.abs(row.margin ?? 0))];
+  return Math.max(Math.min(Math.max(...wanted), 1.05 * Math.max(...ends, ...wanted.slice(2))), 1e-6);
+}
+
+// One line for each metric and treatment: the effect and its always-valid interval, no effect in the middle, and the
+// margin where there is one. An interval that reaches far beyond all effects ends in an arrow.
+function forest({ rows }, width) {
+  const { room, axis } = rowLabels(rows, width);
+  const most = reach(rows);
+  const inside = (x) => Math.max(-most, Math.min(most, x));
+  const numbered = rows.map((row, index) => ({ ...row, index, left: inside(row.low), right: inside(row.high) }));
+  const shown = numbered.filter((row) => Math.abs(row.effect) <= most);
+  const cutAt = (side, sign) => numbered.filter((row) => row[side] * sign > most).map((row) => ({
+    ...row, x: sign * most, told: shown.includes(row) ? "" : `${row.effect > 0 ? "+" : "−"}${Math.abs(row.effect).toFixed(0)} %  `,
+  }));
   return frame(width, {
-    ariaLabel: "Effect of each treatment on each metric, with its interval. The table below has the numbers.",
-    height: 56 + rows.length * 34,
-    marginLeft: left,
-    marginRight: 16,
+    ariaLabel: "Each effect with its interval, in percent of the control’s value. The table has the numbers.",
+    height: 58 + rows.length * 30,
+    marginLeft: room,
+    marginRight: 20,
     marginBottom: 40,
-    x: { label: `difference to the control, ${unit}`, grid: true, nice: true, labelAnchor: "center", labelArrow: "none" },
-    y: { domain: rows.map((row) => row.label), label: null, tickSize: 0 },
+    x: { label: "difference, % of the control’s value", domain: [-most, most], ticks: Math.max(3, Math.floor(width / 110)), grid: true, labelAnchor: "center", labelArrow: "none" },
+    y: { ...axis, type: "band" },
     marks: [
       Plot.ruleX([0], { stroke: color("edge") }),
-      Plot.ruleY(rows, { y: "label", x1: "low", x2: "high", stroke: (row) => color(row.color), strokeWidth: 2 }),
-      Plot.dot(rows, {
-        y: "label", x: "effect", r: 5, fill: (row) => color(row.color), symbol: (row) => SYMBOLS[row.symbol] ?? "circle",
-      }),
+      Plot.tickX(numbered.filter((row) => row.margin), { y: "index", x: "margin", stroke: color("text"), strokeWidth: 2, strokeDasharray: "3 2" }),
+      Plot.ruleY(numbered, { y: "index", x1: "left", x2: "right", stroke: (row) => color(TONES[row.tone]), strokeWidth: 2.5 }),
+      Plot.text(cutAt("low", -1), { y: "index", x: "x", text: (row) => `◂ ${row.told}`, fill: (row) => color(TONES[row.tone]), textAnchor: "start", dx: -5 }),
+      Plot.text(cutAt("high", 1), { y: "index", x: "x", text: (row) => `${row.told}▸`, fill: (row) => color(TONES[row.tone]), textAnchor: "end", dx: 5 }),
+      Plot.dot(shown, { y: "index", x: "effect", r: 5, fill: (row) => color(TONES[row.tone]), symbol }),
     ],
   });
 }
 
-// The estimate by day, in its always-valid band.
+function byDay(rows, width) {
+  const days = new Set(rows.map((row) => row.day)).size;
+  return { label: null, type: "utc", ticks: Math.min(days, Math.max(2, Math.floor(width / 90))) };
+}
+
+// The estimate by day, in its always-valid band. What the first days do not know is cut off.
 function series({ lines, unit }, width) {
-  const rows = lines.flatMap((line) => line.rows.map((row) => ({ ...row, ...line, rows: undefined, day: new Date(row.day) })));
+  const [words, scale] = UNITS[unit] ?? [unit, 1];
+  const rows = lines.flatMap(({ label, ...line }) =>
+    line.rows.map((row) => ({
+      label, color: line.color, symbol: line.symbol, day: new Date(row.day),
+      effect: row.effect * scale, low: row.low * scale, high: row.high * scale,
+    })));
+  if (rows.length === 0) return frame(width, { height: 40, axis: null });
+  const last = rows.at(-1).day.getTime();
+  const latest = rows.filter((row) => row.day.getTime() === last);
+  const known = latest.flatMap((row) => [row.effect - 2.5 * (row.effect - row.low), row.effect + 2.5 * (row.high - row.effect), 0]);
+  const domain = [Math.min(...known), Math.max(...known)];
+  const bounded = rows.map((row) => ({ ...row, low: Math.max(row.low, domain[0]), high: Math.min(row.high, domain[1]) }));
   return frame(width, {
-    ariaLabel: "Running estimate of the effect by day, with its band. The table below has the numbers.",
+    ariaLabel: "Running estimate of the effect by day, with its band. The table has the numbers.",
     height: 280,
-    marginLeft: 56,
-    marginBottom: 36,
-    x: { label: null, type: "utc", ticks: Math.min(rows.length, Math.max(2, Math.floor(width / 110))) },
-    y: { label: `difference to the control, ${unit}`, grid: true, nice: true, labelArrow: "none" },
+    marginTop: 28,
+    marginLeft: 48,
+    marginRight: 16,
+    marginBottom: 30,
+    clip: true,
+    x: byDay(rows, width),
+    y: { label: `difference to the control, ${words}`, domain, grid: true, nice: true, labelArrow: "none" },
     marks: [
-      Plot.areaY(rows, { x: "day", y1: "low", y2: "high", z: "label", fill: (row) => color(row.color), fillOpacity: 0.16 }),
+      Plot.areaY(bounded, { x: "day", y1: "low", y2: "high", z: "label", fill: (row) => color(row.color), fillOpacity: 0.16 }),
       Plot.ruleY([0], { stroke: color("edge") }),
-      Plot.lineY(rows, { x: "day", y: "effect", z: "label", stroke: (row) => color(row.color), strokeWidth: 2 }),
-      Plot.dot(rows, { x: "day", y: "effect", r: 3, fill: (row) => color(row.color), symbol: (row) => SYMBOLS[row.symbol] ?? "circle" }),
+      Plot.lineY(rows, { x: "day", y: "effect", z: "label", stroke: (row) => color(row.color), strokeWidth: 2, clip: true }),
+      Plot.dot(rows, { x: "day", y: "effect", r: 3.5, fill: (row) => color(row.color), symbol, clip: true }),
+    ],
+  });
+}
+
+// New subjects by day, the variations upon each other.
+function days({ rows }, width) {
+  const dated = rows.map((row) => ({ ...row, day: new Date(row.day) }));
+  return frame(width, {
+    ariaLabel: "New subjects of each variation by day. The table has the numbers.",
+    height: 200,
+    marginTop: 28,
+    marginLeft: 48,
+    marginRight: 16,
+    marginBottom: 30,
+    x: byDay(rows, width),
+    y: { label: "subjects", grid: true, labelArrow: "none" },
+    marks: [
+      Plot.rectY(dated, { x: "day", interval: "day", y: "n", fill: (row) => color(row.color), insetLeft: 1, insetRight: 1 }),
+      Plot.ruleY([0], { stroke: color("edge") }),
     ],
   });
 }
 
 // Planned shares as marks on the observed ones.
 function shares({ rows }, width) {
-  const left = Math.min(160, width * 0.34);
+  const { room, axis } = rowLabels(rows, width);
+  const numbered = rows.map((row, index) => ({ ...row, index }));
   return frame(width, {
-    ariaLabel: "Observed share of each variation, with the planned one as a line. The table below has the numbers.",
-    height: 52 + rows.length * 34,
-    marginLeft: left,
+    ariaLabel: "Observed share of each variation, with the planned one as a line. The table has the numbers.",
+    height: 52 + rows.length * 30,
+    marginLeft: room,
+    marginRight: 20,
     marginBottom: 40,
     x: { label: "share of subjects, %", domain: [0, Math.max(...rows.flatMap((row) => [row.planned, row.observed]), 10) * 1.1], grid: true, labelAnchor: "center", labelArrow: "none" },
-    y: { domain: rows.map((row) => row.label), label: null, tickSize: 0 },
+    y: axis,
     marks: [
-      Plot.barX(rows, { y: "label", x: "observed", fill: (row) => color(row.color), insetTop: 6, insetBottom: 6 }),
-      Plot.tickX(rows, { y: "label", x: "planned", stroke: color("text"), strokeWidth: 3 }),
+      Plot.barX(numbered, { y: "index", x: "observed", fill: (row) => color(row.color), insetTop: 2, insetBottom: 2 }),
+      Plot.tickX(numbered, { y: "index", x: "planned", stroke: color("text"), strokeWidth: 3 }),
     ],
   });
 }
