@@ -136,7 +136,7 @@ def running(metric: Metric, arms: Sequence[Arm]) -> Figure:
         caption=f"{metric['name']}: the difference to the control of all subjects up to each day, in its always-valid "
         "band. The band may be looked at every day.",
         chart="series",
-        data={"lines": lines, "unit": metric["unit"]},
+        data={"lines": [line for line in lines if line["rows"]], "unit": metric["unit"]},
         is_long=True,
         columns=[Column("day", "Day", False), _VARIATION, _N, Column("value", "Value"), _EFFECT, _INTERVAL],
         rows=[

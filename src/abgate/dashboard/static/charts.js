@@ -102,7 +102,6 @@ function series({ lines, unit }, width) {
       label, color: line.color, symbol: line.symbol, day: new Date(row.day),
       effect: row.effect * scale, low: row.low * scale, high: row.high * scale,
     })));
-  if (rows.length === 0) return frame(width, { height: 40, axis: null });
   const last = rows.at(-1).day.getTime();
   const latest = rows.filter((row) => row.day.getTime() === last);
   const known = latest.flatMap((row) => [row.effect - 2.5 * (row.effect - row.low), row.effect + 2.5 * (row.high - row.effect), 0]);
