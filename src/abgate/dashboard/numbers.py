@@ -72,13 +72,18 @@ def difference(value: float | None, unit: str, interval: Sequence[float] | None 
 
 
 def span(interval: Sequence[float] | None, unit: str) -> str:
-    """Return an interval of a difference, both ends as exact as its width allows."""
+    """Return an interval of a difference in its unit."""
+    known = _UNITS.get(unit, _PLAIN)
+    return NOTHING if interval is None else between(interval, known.scale) + known.of_differences
+
+
+def between(interval: Sequence[float] | None, scale: float = 1) -> str:
+    """Return an interval, both ends as exact as its width allows."""
     if interval is None:
         return NOTHING
-    known = _UNITS.get(unit, _PLAIN)
-    places = _places(interval, known.scale)
-    low, high = (fixed(end * known.scale, places, signed=True) for end in interval)
-    return f"{low} to {high}{known.of_differences}"
+    places = _places(interval, scale)
+    low, high = (fixed(end * scale, places, signed=True) for end in interval)
+    return f"{low} to {high}"
 
 
 def probability(value: float | None) -> str:
