@@ -1,8 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 
 from abgate.analysis.distributions import normal_quantile, normal_tail
-from abgate.analysis.group_sequential import NEVER, Spending, nominal_alpha, upper_bounds
+from abgate.analysis.group_sequential import NEVER, Spending, crossings, nominal_alpha, upper_bounds
 
 DAILY = tuple((day + 1) / 28 for day in range(28))
 
@@ -34,6 +36,25 @@ def test_looking_again_does_not_change_the_bounds_of_the_looks_before() -> None:
     bounds = upper_bounds(DAILY, alpha=0.05)
     assert upper_bounds(DAILY[:10], alpha=0.05) == bounds[:10]
     assert list(bounds) == sorted(bounds, reverse=True)
+
+
+def test_a_day_that_hardly_anybody_came_changes_nothing_later() -> None:
+    quiet = upper_bounds((0.3, 0.5, 0.50001, 0.8, 0.80001, 1.0), alpha=0.05)
+    usual = upper_bounds((0.3, 0.5, 0.8, 1.0), alpha=0.05)
+    assert (quiet[3], quiet[5]) == pytest.approx(usual[2:], abs=1e-3)
+
+
+def test_a_look_a_day_for_a_year_is_nearly_all_the_time() -> None:
+    last = upper_bounds(tuple((day + 1) / 365 for day in range(365)), alpha=0.05)[-1]
+    # Looking all the time, the bound would be z of alpha/4; Siegmund 1985, Sequential Analysis, section 10.3, corrects
+    # it for looks apart.
+    assert last == pytest.approx(normal_quantile(0.0125) - 0.5826 / math.sqrt(365), abs=0.004)
+
+
+def test_without_an_effect_a_bound_is_reached_as_often_as_was_spent() -> None:
+    reached = crossings(DAILY, upper_bounds(DAILY, alpha=0.05), drift=0.0)
+    assert math.fsum(reached) == pytest.approx(0.025, abs=1e-6)
+    assert math.fsum(reached[:14]) == pytest.approx(2 * normal_tail(normal_quantile(0.0125) / math.sqrt(0.5)), abs=1e-6)
 
 
 def test_a_look_long_before_the_horizon_allows_nothing() -> None:

@@ -58,6 +58,13 @@ UNSAYABLE = re.compile(
             r"window_start: must be less than window",
             r"(primary|secondary\[\d+\]|guardrails\[\d+\]\.metric): (there is no|the metric|a quantile|\S+ is given)",
             r"horizon: needs `subjects` or `days`",
+            # Which fields of a plan go with each other, and what no experiment can be like.
+            r"(rate|sd|mean|effect): is required",
+            r"(mean|sd|relative_effect|subjects|days|experiment_id|authentication_flow): goes without",
+            r"(relative_)?effect: (must not be zero|would make a rate|takes more than)",
+            r"(subjects|days): ([\d,]+ subjects are not|tell of no)",
+            r"weights: must add up to 100",
+            r"(experiment_id|authentication_flow): exposed nobody",
             # Checkpoints are opaque, and a log may be gone.
             r"from: (is not a checkpoint|there is no log)",
             # Moments, and addresses that are delivered to; a new secret's value; no header twice.

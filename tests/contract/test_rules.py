@@ -641,6 +641,52 @@ def rows_of_analyses() -> Iterator[Row]:
     yield bad("PUT", "/experiments/{archived}/analysis", {}, "archived", code="field_not_editable")
 
 
+def rows_of_plans() -> Iterator[Row]:
+    """Which fields go together, and what no experiment can be like."""
+    rate, number, effect = {"rate": 0.9}, {"mean": 8.0, "sd": 5.0}, {"effect": 0.01}
+    for body, words in [
+        (effect, "rate|is required, or `sd`"),
+        (effect | {"mean": 8.0}, "sd|is required, with `mean`"),
+        (rate | number | effect, "mean|goes without `rate`"),
+        (rate | effect | {"sd": 5.0}, "sd|goes without `rate`"),
+        ({"sd": 5.0, "relative_effect": 0.1}, "mean|is required with `relative_effect`"),
+        ({"sd": 5.0, "mean": 0, "relative_effect": 0.1}, "mean|must not be zero"),
+        (rate, "effect|is required, or one of relative_effect, subjects and days"),
+        (rate | effect | {"relative_effect": 0.1}, "relative_effect|goes without effect"),
+        (rate | effect | {"subjects": 1000}, "subjects|goes without effect"),
+        (rate | {"subjects": 1000, "days": 14}, "days|goes without subjects"),
+        (rate | {"days": 14}, "days|per_day, experiment_id, authentication_flow"),
+        (rate | effect | {"per_day": 10, "experiment_id": "{active}"}, "experiment_id|goes without per_day"),
+        (rate | {"effect": 0}, "effect|must not be zero"),
+        (rate | {"effect": 0.2}, "effect|would make a rate of 1.1 of 0.9"),
+        (rate | {"relative_effect": -1}, "relative_effect|would make a rate of 0 of 0.9"),
+        (number | {"effect": 1e-9}, "effect|more than 1,000,000,000 subjects"),
+        (rate | {"subjects": 50}, "subjects|50 subjects are not from 100"),
+        (rate | {"days": 1, "per_day": 50}, "days|50 subjects are not from 100"),
+        (rate | effect | {"weights": [50, 40]}, "weights|must add up to 100, not 90"),
+        (rate | effect | {"weights": [100]}, "weights|length >= 2"),
+        (rate | effect | {"weights": [5] * 21}, "weights|length <= 20"),
+        (rate | effect | {"weights": [100, 0]}, "weights[0]|<= 99"),
+        (rate | effect | {"weights": [99.0, 1]}, "weights[0]|int"),
+        ({"rate": 1} | effect, "rate|<= 0.999999"),
+        ({"rate": 0} | effect, "rate|>= 1e-06"),
+        ({"sd": 0} | effect, "sd|> 0.0"),
+        (rate | {"subjects": 1}, "subjects|>= 2"),
+        (rate | {"days": 366, "per_day": 10}, "days|<= 365"),
+        (rate | effect | {"alpha": 0.5}, "alpha|<= 0.2"),
+        (rate | effect | {"power": 1}, "power|<= 0.99"),
+        (rate | effect | {"per_day": 0}, "per_day|> 0.0"),
+        (rate | effect | {"authentication_flow": "Log in"}, "authentication_flow"),
+        (rate | effect | {"authentication_flow": "unseen"}, "authentication_flow|exposed nobody|per_day"),
+        (rate | effect | {"experiment_id": "{active}"}, "experiment_id|exposed nobody|per_day"),
+        (rate | effect | {"surprise": 1}, "surprise|is not a field"),
+        ([], "Expected `object`"),
+    ]:
+        yield bad("POST", "/plan", body, words)
+    unknown = rate | effect | {"experiment_id": UNKNOWN["exp"]}
+    yield bad("POST", "/plan", unknown, UNKNOWN["exp"], status=404, code="experiment_not_found")
+
+
 def rows_of_unknown_things() -> Iterator[Row]:
     def missing(method: str, path: str, body: object, code: str) -> Row:
         return bad(method, path, body, "", status=404, code=f"{code}_not_found")
@@ -725,6 +771,7 @@ ROWS = [
     *rows_of_the_lifecycle(),
     *rows_of_metrics(),
     *rows_of_analyses(),
+    *rows_of_plans(),
     *rows_of_unknown_things(),
     *rows_of_queries(),
 ]

@@ -169,6 +169,7 @@ def references(ours: Tenant, ids: dict[str, str]) -> Iterator[tuple[str, str, An
     yield "PATCH", patch, {"allocations": share}
     yield "PATCH", f"/feature-flags/{ours.flag['id']}", {"served_variation_id": ids["variations"]}
     yield "PUT", f"{patch}/analysis", {"primary": ids["metrics"]}
+    yield "POST", "/plan", {"rate": 0.5, "effect": 0.1, "experiment_id": ids["experiments"]}
     yield "POST", f"{patch}/rollout", {"variation_id": ids["variations"]}
 
 

@@ -81,6 +81,20 @@ def test_the_same_comes_again_by_its_moment(client: httpx.Client, experiment: An
     assert [each["value"] for each in sliced["metrics"][0]["slices"]] == [""]
 
 
+@pytest.mark.parametrize("source", ["experiment_id", "authentication_flow"])
+def test_the_next_experiment_is_planned_with_the_traffic_of_this_one(
+    client: httpx.Client, experiment: Any, source: str
+) -> None:
+    settled(client, experiment)
+    value = experiment["id" if source == "experiment_id" else source]
+    found = sent(client, "POST", "/plan", {"rate": experiment["rates"][0], "days": 10, source: value})
+    assert found["traffic"] == {"per_day": DEVICES, "subjects": DEVICES, "days": 1.0}
+    assert [each["monitoring"] for each in found["designs"]] == ["fixed", "group_sequential", "always_valid"]
+    for design in found["designs"]:
+        assert (design["subjects"], design["days"]) == (10 * DEVICES, 10)
+        assert design["by_variation"] == [5 * DEVICES, 5 * DEVICES]
+
+
 def test_a_draft_is_answered_too(client: httpx.Client) -> None:
     found = sent(client, "GET", f"/experiments/{make_experiment(client)['id']}/results")
     assert (found["status"], found["decision"]["outcome"]) == ("not_enough_data", "not_enough_data")

@@ -1,7 +1,7 @@
 """Who answers questions about experiments: a few at a time, and what was answered before at once."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore, Lock
@@ -15,6 +15,8 @@ from abgate.analysis.engines import duckdb_over
 from abgate.analysis.measurement import Measurement, Users, measure
 from abgate.analysis.questions import population_of, question_of
 from abgate.analysis.results import results_of
+from abgate.analysis.sizing import Traffic
+from abgate.analysis.traffic import traffic_of
 from abgate.core.errors import InvalidInput, Unavailable
 from abgate.core.events import Microseconds, microseconds, parse_timestamp
 from abgate.core.ids import ExperimentId, timestamp
@@ -93,6 +95,15 @@ class Analyst:
             results = results_of(question, measurement)
         self._keep(key, _Kept(made_of, None if as_of else measurement.closes_next, results))
         return results
+
+    def traffic(self, tenant: str, ids: Sequence[ExperimentId], *, now: datetime) -> Traffic | None:
+        """Return how many subjects a day these experiments had of late; None without any.
+
+        Raises `Unavailable` when the lake is away or too many ask.
+        """
+        exposures, events = self._lake.read("exposures"), self._lake.read("events")
+        with self._in_turn(), duckdb_over(exposures, events) as engine:
+            return traffic_of(engine, tenant, ids, now=microseconds(now))
 
     def _find(self, key: tuple[object, ...], made_of: tuple[object, ...], moment: datetime) -> ExperimentResults | None:
         with self._mutex:

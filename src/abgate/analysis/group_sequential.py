@@ -6,6 +6,7 @@ Applications to Clinical Trials, chapter 19), both from gsdesign.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
@@ -17,8 +18,14 @@ Spending = Literal["obf", "power2", "power3"]
 NEVER = 37.0
 """A bound that nothing reaches: the normal tail beyond it is 6e-300, still a double of full precision."""
 
-GRID = 18
+GRID = 24
 """Jennison & Turnbull's r of the integration grid; twice as many move the bounds of 28 looks by less than 1e-4."""
+
+FINEST = 1 / 400
+"""The least share of new information that this grid still integrates over; a look a day for a year brings more."""
+
+COARSE_GRID = 12
+"""For power, where a look must bring a hundredth of the information: a sixth of the time, and the same to 1e-6."""
 
 
 @lru_cache(maxsize=1024)
@@ -35,12 +42,28 @@ def upper_bounds(times: tuple[float, ...], *, alpha: float, spending: Spending =
         raise ValueError(f"Nothing is left to spend after the horizon, but there is a look after {times[-2]}.")
     spent = [_spent(min(1.0, time), alpha / 2, spending) for time in times]
     bounds = [_first_bound(spent[0])]
-    density = _first_density(bounds[0])
+    density, seen = _first_density(bounds[0]), times[0]
     for look in range(1, len(times)):
-        span = times[look - 1], times[look]
+        span = seen, times[look]
         bounds.append(_next_bound(density, span, spent[look] - spent[look - 1]))
-        density = _next_density(density, span, bounds[-1])
+        # A look that hardly brings anything: who reaches its bound is not taken out, so later bounds are a bit higher.
+        if span[1] - span[0] >= FINEST * span[1]:
+            density, seen = _next_density(density, span, bounds[-1]), times[look]
     return tuple(bounds)
+
+
+def crossings(times: Sequence[float], bounds: Sequence[float], *, drift: float) -> list[float]:
+    """Return the chance to reach each look's upper bound, and none before, of an effect for which z at time 1 is
+    `drift` on average. Each look must bring a hundredth of the information or more.
+
+    Jennison & Turnbull 2000, section 19.3. The other side's bounds, which hardly ever come first, are left out.
+    """
+    chances = [normal_tail(bounds[0] - drift * math.sqrt(times[0]))]
+    density = _first_density(bounds[0], time=times[0], drift=drift, grid=COARSE_GRID)
+    for span, bound in zip(pairwise(times), bounds[1:], strict=True):
+        chances.append(_reach(density, span, bound, drift=drift))
+        density = _next_density(density, span, bound, drift=drift, grid=COARSE_GRID)
+    return chances
 
 
 def nominal_alpha(times: tuple[float, ...], *, alpha: float) -> float:
@@ -74,10 +97,10 @@ def _first_bound(tail: float) -> float:
     return min(NEVER, normal_quantile(tail)) if tail > 0 else NEVER
 
 
-def _first_density(bound: float) -> _Density:
+def _first_density(bound: float, *, time: float = 1.0, drift: float = 0.0, grid: int = GRID) -> _Density:
     import gsdesign
 
-    density: _Density = gsdesign.h1(r=GRID, b=bound)
+    density: _Density = gsdesign.h1(r=grid, theta=drift, info=time, b=bound)
     return density
 
 
@@ -91,22 +114,23 @@ def _next_bound(density: _Density, span: tuple[float, float], tail: float) -> fl
     return float(brentq(excess, -NEVER, NEVER, xtol=1e-10)) if excess(NEVER) < 0 else NEVER
 
 
-def _reach(density: _Density, span: tuple[float, float], bound: float) -> float:
+def _reach(density: _Density, span: tuple[float, float], bound: float, *, drift: float = 0.0) -> float:
     """Return the chance to be above the bound at the end of the span, from the density at its start."""
     from scipy import special
 
     points, _, heights = density
     early, late = span
-    return float(
-        heights @ special.ndtr((points * math.sqrt(early) - bound * math.sqrt(late)) / math.sqrt(late - early))
-    )
+    above = points * math.sqrt(early) + drift * (late - early) - bound * math.sqrt(late)
+    return float(heights @ special.ndtr(above / math.sqrt(late - early)))
 
 
-def _next_density(density: _Density, span: tuple[float, float], bound: float) -> _Density:
+def _next_density(
+    density: _Density, span: tuple[float, float], bound: float, *, drift: float = 0.0, grid: int = GRID
+) -> _Density:
     import gsdesign
 
     early, late = span
     following: _Density = gsdesign.hupdate(
-        r=GRID, theta=0.0, info=late, a=-math.inf, b=bound, theta_prev=0.0, info_prev=early, gm1=density
+        r=grid, theta=drift, info=late, a=-math.inf, b=bound, theta_prev=drift, info_prev=early, gm1=density
     )
     return following

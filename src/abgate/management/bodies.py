@@ -23,6 +23,7 @@ from abgate.core.feature_flag import (
 from abgate.core.ids import Description, ExperimentId, FeatureFlagId, Name, VariationId
 from abgate.core.log_stream import Filter, HttpSink, LogStream, LogStreamChanges, StreamName
 from abgate.core.metric import Metric, MetricChanges, NewMetric
+from abgate.core.plan_request import PlanRequest
 from abgate.core.readiness import Blocker
 from abgate.core.segment import RuleInputs, Segment, SegmentStatus
 from abgate.storage.changes import Change
@@ -124,6 +125,10 @@ class UpdateMetric(MetricChanges, _Patch, frozen=True, forbid_unknown_fields=Tru
 
 class SetAnalysis(Analysis, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How an experiment is analyzed, whole."""
+
+
+class PlanExperiment(PlanRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is known of an experiment that is to be planned."""
 
 
 class MetricList(Struct, frozen=True):

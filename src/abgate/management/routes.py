@@ -18,6 +18,7 @@ from abgate.management import logs as l
 from abgate.management import metrics as m
 from abgate.management import segments as s
 from abgate.management.bodies import ErrorAnswer
+from abgate.management.plan import create_plan
 from abgate.management.requests import ManagementRequest, admit, provide_caller
 from abgate.management.results import get_results
 
@@ -70,6 +71,7 @@ OURS: list[Route] = [
     (get, METRICS + "/{id:str}", m.get_metric, READ, 200),
     (patch, METRICS + "/{id:str}", m.update_metric, UPDATE, 200),
     (delete, METRICS + "/{id:str}", m.delete_metric, DELETE, 204),
+    (post, "/plan", create_plan, READ, 200),
     (get, "/history", e.list_history, READ, 200),
 ]
 

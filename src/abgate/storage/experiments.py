@@ -22,6 +22,8 @@ _SELECT_ACTIVE = select(experiments.c.id, experiments.c.name, experiments.c.auth
     experiments.c.id != bindparam("id"),
 )
 _SELECT_ACTIVE_ON_FLOW = _SELECT_ACTIVE.where(experiments.c.authentication_flow.in_(bindparam("flows", expanding=True)))
+_SELECT_IDS = select(experiments.c.id).where(rows.equals(experiments, "tenant")).order_by(experiments.c.id)
+_SELECT_IDS_ON_FLOW = _SELECT_IDS.where(experiments.c.authentication_flow.in_(bindparam("flows", expanding=True)))
 _SELECT_REFERRING_TO_FEATURE_FLAG = rows.select_stored(
     experiments, rows.is_live(experiments), rows.equals(experiments, "feature_flag_id")
 )
@@ -73,6 +75,12 @@ def list_page(
     return rows.page(
         connection, experiments, Experiment, tenant, equal, only_live=status is None, after=after, take=take
     )
+
+
+def ids_on_flow(connection: Connection, tenant: str, flow: Flow) -> list[ExperimentId]:
+    """Return the experiments, of any status, that logins of a flow may meet; of all flows, every experiment."""
+    query = _SELECT_IDS if flow == ALL_FLOWS else _SELECT_IDS_ON_FLOW
+    return list(connection.execute(query, {"tenant": tenant, "flows": [flow, ALL_FLOWS]}).scalars())
 
 
 def add(connection: Connection, author: Author, experiment: Experiment) -> None:
