@@ -11,7 +11,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from abgate.ingest.lake_forgetting import Forgotten, Subject, forget
+from abgate.core.person import Person
+from abgate.ingest.lake_forgetting import Forgotten, forget
 from abgate.ingest.lake_upkeep import compact, vacuum
 from abgate.storage.lake import Lake, Overtaken, append, correct, last_sequence
 from abgate.storage.lake_rows import rows_of
@@ -105,6 +106,6 @@ def test_it_is_corrected_kept_up_and_forgets(store: str) -> None:
     assert rows(lake, columns=["sequence", "day"]) == [(sequence, "2026-01-31") for sequence in range(1, 4)]
     assert rows(lake, columns=["sequence"], as_of=2) == [(1,), (2,)]
     assert rows(lake, "exposures") == []
-    assert forget(lake, Subject("default", user_id="corrected")) == Forgotten(rows=1, files=2)
+    assert forget(lake, Person("default", user_id="corrected")) == Forgotten(rows=1, files=2)
     assert rows(lake, columns=["sequence"]) == [(1,), (2,)]
     assert rows(lake, columns=["sequence"], as_of=4) == [(1,), (2,)]

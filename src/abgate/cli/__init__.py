@@ -11,6 +11,7 @@ from abgate.cli import (
     demo,
     dev_cert,
     export_events,
+    forget,
     import_events,
     keys,
     login_link,
@@ -38,6 +39,7 @@ app.command("preview")(preview.preview)
 app.command("import")(import_events.import_events)
 app.command("export")(export_events.export_events)
 app.command("results")(results.results)
+app.command("forget")(forget.forget)
 app.command("dev-cert")(dev_cert.dev_cert)
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")

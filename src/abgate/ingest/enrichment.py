@@ -174,4 +174,8 @@ class Enricher:
                 log.exception("enricher_failed")
                 self._stopping.wait(RETRY_S)
         with suppress(Refusal):
-            self._lease.release()
+            self.release()
+
+    def release(self) -> None:
+        """Let another process enrich at once, if this one did. Raises `Unavailable`."""
+        self._lease.release()

@@ -9,12 +9,12 @@ rows are deleted by their sequence, so that this stays so.
 import functools
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import Struct
 
+from abgate.core.person import Links, Person, user_name_of
 from abgate.storage.lake import LOG, Lake, Overtaken, last_sequence, overtaking, transaction
 from abgate.storage.lake_rows import TableName, schema_of
 
@@ -38,14 +38,6 @@ _SEARCHED: dict[TableName, list[str]] = {
 _DAY = re.compile(r"(?:^|/)day=([^/]+)/")
 
 
-class Subject(Struct, frozen=True):
-    """Who is to be forgotten: a user, a device or both, of one tenant."""
-
-    tenant: str
-    user_id: str | None = None
-    device: str | None = None
-
-
 class Forgotten(Struct, frozen=True):
     """How many rows went from the tables, and how many files of past versions were written anew."""
 
@@ -54,13 +46,13 @@ class Forgotten(Struct, frozen=True):
 
 
 class NotForgotten(Exception):
-    """Files still name the subject, since others kept writing; run it again."""
+    """Files still name the person, since others kept writing; run it again."""
 
 
 def forget(
-    lake: Lake, subject: Subject, *, on_progress: Callable[[int, int], None] = lambda _done, _all: None
+    lake: Lake, person: Person, *, on_progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Forgotten:
-    """Remove what the lake has of the subject, and search every file until none names it.
+    """Remove what the lake has of the person, and search every file until none names it.
 
     To be called when the database has nothing of it any more: an append that was read before is refused, and read
     anew. `on_progress` is told of files searched, and how many there are. Raises `NotForgotten`, and what deltalake
@@ -69,14 +61,16 @@ def forget(
     rows, files = 0, 0
     for name in TABLES:
         _refuse_what_was_read(lake, name)
+        known: set[int] = set()
         for _ in range(ROUNDS):
-            found = dict(_search(lake, name, subject, on_progress))
+            found = dict(_search(lake, name, person, known, on_progress))
             if not found:
                 break
+            known.update(*found.values())
             rows += _delete(lake, name, found)
             files += _rewrite(lake, name, found)
         else:
-            raise NotForgotten(f"Files of {lake.uri(name)} still name the subject. Run the command again.")
+            raise NotForgotten(f"Files of {lake.uri(name)} still name the person. Run the command again.")
     return Forgotten(rows, files)
 
 
@@ -94,13 +88,52 @@ def _refuse_what_was_read(lake: Lake, name: TableName) -> None:
         return
 
 
-def _search(
-    lake: Lake, name: TableName, subject: Subject, on_progress: Callable[[int, int], None]
-) -> Iterator[tuple[str, list[int]]]:
-    """Yield every file, of whatever version, with rows of the subject, and their sequences."""
-    from pyarrow import fs
+def find_links(lake: Lake, tenant: str, user_id: str) -> Links:
+    """Return the devices and the user names with which the tables name the user. Raises what `forget` raises."""
+    from pyarrow.compute import field
 
-    store, condition = _store(lake, name), _condition(name, subject)
+    condition = (field("tenant") == tenant) & (field("user_id") == user_id)
+    return _links(lake, {"events": condition, "exposures": condition})
+
+
+def find_shared(lake: Lake, tenant: str, user_id: str, links: Links) -> Links:
+    """Return those of the devices and names with which the tables name another user. Raises what `forget` raises."""
+    from pyarrow.compute import field
+
+    own = Person(tenant, own_devices=tuple(links.devices), own_names=tuple(links.names))
+    others = (field("tenant") == tenant) & (field("user_id") != user_id)
+    found = _links(lake, {name: others & _any(_own(name, own)) for name in TABLES})
+    return Links(links.devices & found.devices, links.names & found.names)
+
+
+def _links(lake: Lake, conditions: Mapping[TableName, "Expression"]) -> Links:
+    devices: set[str | None] = set()
+    names: set[str | None] = set()
+    for name in TABLES:
+        files, body = _present(lake.open(name)), (["body"] if name == "events" else [])
+        store = _store(lake, name)
+        for file in files:
+            for batch in _batches(store, name, file, ["tenant", "user_id", "device", "subject", *body]):
+                theirs = batch.filter(conditions[name])
+                devices.update(theirs["device"].to_pylist())
+                names.update(user_name_of(each) for column in body for each in theirs[column].to_pylist())
+    return Links(frozenset(each for each in devices if each), frozenset(each for each in names if each))
+
+
+def _search(
+    lake: Lake, name: TableName, person: Person, known: Iterable[int], on_progress: Callable[[int, int], None]
+) -> Iterator[tuple[str, list[int]]]:
+    """Yield every file, of whatever version, with rows of the person, and their sequences.
+
+    `known` sequences are theirs, also in a file from before it was known.
+    """
+    import pyarrow
+    from pyarrow import compute, fs
+
+    store = _store(lake, name)
+    condition = _condition(name, person) | compute.is_in(
+        compute.field("sequence"), pyarrow.array(sorted(known), pyarrow.int64())
+    )
     files = [
         info.path
         for info in store.get_file_info(fs.FileSelector("", recursive=True))
@@ -120,18 +153,32 @@ def _search(
             yield file, sequences
 
 
-def _condition(name: TableName, subject: Subject) -> "Expression":
+def _condition(name: TableName, person: Person) -> "Expression":
     from pyarrow.compute import field, match_substring_regex
 
-    either = []
-    for kind, column, identifier in (("user", "user_id", subject.user_id), ("device", "device", subject.device)):
+    either = [field("user_id").is_null() & _any(_own(name, person))]
+    for column, identifier in (("user_id", person.user_id), ("device", person.device)):
         if identifier is not None:
             either += [field(column) == identifier, field("subject") == identifier]
-            if name == "events":
-                # As it was sent, an event may name a second person, such as in its details.
-                quoted = re.escape(msgspec.json.encode(identifier).decode())
-                either.append(match_substring_regex(field("body"), rf'"{kind}(_id)?"\s*:\s*{quoted}'))
-    return (field("tenant") == subject.tenant) & functools.reduce(operator.or_, either)
+    if name == "events" and person.naming is not None:
+        either.append(match_substring_regex(field("body"), person.naming))
+    return (field("tenant") == person.tenant) & _any(either)
+
+
+def _own(name: TableName, person: Person) -> list["Expression"]:
+    """Return the conditions by which an anonymous row is theirs."""
+    import pyarrow
+    from pyarrow.compute import field, match_substring_regex
+
+    devices = pyarrow.array(person.own_devices, pyarrow.string())
+    either = [field("device").isin(devices), field("subject").isin(devices)]
+    if name == "events" and person.sent_under_own_name is not None:
+        either.append(match_substring_regex(field("body"), person.sent_under_own_name))
+    return either
+
+
+def _any(conditions: Sequence["Expression"]) -> "Expression":
+    return functools.reduce(operator.or_, conditions)
 
 
 def _delete(lake: Lake, name: TableName, found: dict[str, list[int]]) -> int:

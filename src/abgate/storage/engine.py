@@ -174,7 +174,7 @@ def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
         dbapi_connection.execute(busy_timeout)
         # By which a new file becomes one that readers and a writer share. Two processes at that are one too many, and
         # the second is not made to wait, whatever the timeout.
-        _patiently(lambda: dbapi_connection.execute("PRAGMA journal_mode = WAL"), patience_s)
+        patiently(lambda: dbapi_connection.execute("PRAGMA journal_mode = WAL"), patience_s)
         # FULL, because an acknowledged write must outlive a power cut as well as a killed process.
         dbapi_connection.execute("PRAGMA synchronous = FULL")
         dbapi_connection.execute("PRAGMA foreign_keys = ON")
@@ -193,7 +193,7 @@ def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
         try:
             # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when
             # another writer came between, however long it waits.
-            _patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"), patience_s)
+            patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"), patience_s)
         finally:
             execute(busy_timeout)
 
@@ -201,8 +201,8 @@ def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
     return engine
 
 
-def _patiently(attempt: Callable[[], object], patience_s: float) -> None:
-    """Repeat the attempt for as long as another connection is in its way."""
+def patiently(attempt: Callable[[], object], patience_s: float) -> None:
+    """Repeat the attempt for as long as another connection is in its way on SQLite, and then raise what it raises."""
     until = monotonic() + patience_s
     while True:
         try:
