@@ -18,6 +18,7 @@ from abgate.core.analysis import Analysis, Guardrail, Horizon
 from abgate.core.errors import InvalidInput, NotFound, Unavailable
 from abgate.core.experiment import Experiment
 from abgate.core.ids import timestamp
+from abgate.core.plan_request import PlanRequest
 from abgate.storage import analyses, experiments
 from abgate.storage.changes import Author
 from abgate.storage.engine import writing
@@ -320,3 +321,27 @@ def test_too_many_who_ask_at_once_are_told_to_come_again(
     with pytest.raises(InterruptedError):
         analyst.results(TENANT, EXPERIMENT, now=NOW)
     monkeypatch.undo()
+
+
+@on_sqlite
+def test_a_plan_takes_its_traffic_from_who_was_exposed_of_late(engine: Engine, lake: Lake, analyst: Analyst) -> None:
+    begin(engine)
+    exposures, events = people(400, CONTROL, 0)
+    long_ago = [exposure(NOW - timedelta(days=15), "long-ago", CONTROL)]
+    of_no_account = [
+        exposure(START, "forced", CONTROL, forced=True),
+        exposure(START, "bot", CONTROL, device_type="bot"),
+        exposure(START, "elsewhere", CONTROL, experiment_id=traffic.OTHER_EXPERIMENT),
+        exposure(START, "of-others", CONTROL, tenant="other"),
+        *(exposure(START + timedelta(days=3), each["device"], CONTROL) for each in exposures[:50]),
+    ]
+    write(lake, (exposures + long_ago + of_no_account, events))
+    request = PlanRequest(rate=0.9, effect=0.01, experiment_id=EXPERIMENT)
+    for asked in (request, replace(request, experiment_id=None, authentication_flow="authentication")):
+        found = analyst.plan(TENANT, asked, now=NOW).traffic
+        assert (found.subjects, found.per_day) == (400, pytest.approx(100, rel=0.01))
+    for asked in (replace(request, experiment_id=None, authentication_flow="signup"), request):
+        with pytest.raises(InvalidInput, match=r"exposed nobody in the last 14 days; give the subjects `per_day`"):
+            analyst.plan(TENANT, asked, now=NOW + timedelta(days=30))
+    with pytest.raises(NotFound):
+        analyst.plan("other", request, now=NOW)

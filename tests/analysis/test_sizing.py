@@ -10,7 +10,7 @@ from abgate.analysis.group_sequential import upper_bounds
 from abgate.analysis.monitoring import LOOKS, Monitoring, effect_needed, subjects_needed
 from abgate.analysis.power import drift_needed
 from abgate.analysis.sequential import critical_z
-from abgate.analysis.sizing import Design, Traffic, plan_experiment
+from abgate.analysis.sizing import Design, plan_experiment
 from abgate.core.plan_request import PlanRequest, checked_request
 
 RUNS = 40_000
@@ -22,8 +22,7 @@ TIMES = tuple((look + 1) / LOOKS for look in range(LOOKS))
 
 def planned(**fields: object) -> dict[Monitoring, Design]:
     request = checked_request(PlanRequest(**fields))  # type: ignore[arg-type]
-    traffic = None if request.per_day is None else Traffic(per_day=request.per_day)
-    return {design.monitoring: design for design in plan_experiment(request, traffic).designs}
+    return {design.monitoring: design for design in plan_experiment(request).designs}
 
 
 def found(bounds: object, drift: float) -> tuple[float, float]:

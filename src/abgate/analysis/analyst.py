@@ -15,11 +15,13 @@ from abgate.analysis.engines import duckdb_over
 from abgate.analysis.measurement import Measurement, Users, measure
 from abgate.analysis.questions import population_of, question_of
 from abgate.analysis.results import results_of
-from abgate.analysis.sizing import Traffic
-from abgate.analysis.traffic import traffic_of
+from abgate.analysis.sizing import ExperimentPlan, Traffic, plan_experiment
+from abgate.analysis.traffic import RECENT_DAYS, traffic_of
 from abgate.core.errors import InvalidInput, Unavailable
 from abgate.core.events import Microseconds, microseconds, parse_timestamp
 from abgate.core.ids import ExperimentId, timestamp
+from abgate.core.plan_request import PlanRequest
+from abgate.storage import experiments
 from abgate.storage.engine import reading
 from abgate.storage.lake import Lake
 
@@ -96,11 +98,26 @@ class Analyst:
         self._keep(key, _Kept(made_of, None if as_of else measurement.closes_next, results))
         return results
 
-    def traffic(self, tenant: str, ids: Sequence[ExperimentId], *, now: datetime) -> Traffic | None:
-        """Return how many subjects a day these experiments had of late; None without any.
+    def plan(self, tenant: str, request: PlanRequest, *, now: datetime) -> ExperimentPlan:
+        """Return the plan of a checked request, with the traffic that is given or that the exposures tell.
 
-        Raises `Unavailable` when the lake is away or too many ask.
+        Raises `NotFound`, `InvalidInput` for what no experiment can be like or when nobody was exposed of late, and
+        `Unavailable` when the lake is away or too many ask.
         """
+        if request.experiment_id is None and request.authentication_flow is None:
+            return plan_experiment(request)
+        with reading(self._engine) as connection:
+            if request.experiment_id is not None:
+                field, ids = "experiment_id", [experiments.get(connection, tenant, request.experiment_id).value.id]
+            else:
+                flow = request.authentication_flow or ""
+                field, ids = "authentication_flow", experiments.ids_on_flow(connection, tenant, flow)
+        traffic = self._traffic(tenant, ids, now) if ids else None
+        if traffic is None:
+            raise InvalidInput(field, f"exposed nobody in the last {RECENT_DAYS} days; give the subjects `per_day`")
+        return plan_experiment(request, traffic)
+
+    def _traffic(self, tenant: str, ids: Sequence[ExperimentId], now: datetime) -> Traffic | None:
         exposures, events = self._lake.read("exposures"), self._lake.read("events")
         with self._in_turn(), duckdb_over(exposures, events) as engine:
             return traffic_of(engine, tenant, ids, now=microseconds(now))

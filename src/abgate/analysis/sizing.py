@@ -60,8 +60,13 @@ class ExperimentPlan(Struct, frozen=True, kw_only=True):
     designs: Sequence[Design]
 
 
-def plan_experiment(request: PlanRequest, traffic: Traffic | None) -> ExperimentPlan:
-    """Return the plan of a checked request. Raises `InvalidInput` when no experiment can be like that."""
+def plan_experiment(request: PlanRequest, traffic: Traffic | None = None) -> ExperimentPlan:
+    """Return the plan of a checked request. Raises `InvalidInput` when no experiment can be like that.
+
+    `traffic` is what the request names, where it does not say the subjects a day itself.
+    """
+    if request.per_day is not None:
+        traffic = Traffic(per_day=request.per_day)
     pair = _Pair(request)
     effect = effect_of(request)
     if effect is None:

@@ -15,6 +15,7 @@ from abgate.cli import (
     import_events,
     keys,
     login_link,
+    plan,
     preview,
     results,
     serve,
@@ -38,6 +39,7 @@ app.command("demo")(demo.demo)
 app.command("preview")(preview.preview)
 app.command("import")(import_events.import_events)
 app.command("export")(export_events.export_events)
+app.command("plan")(plan.plan)
 app.command("results")(results.results)
 app.command("forget")(forget.forget)
 app.command("dev-cert")(dev_cert.dev_cert)

@@ -10,13 +10,15 @@ from sqlalchemy import Engine
 
 from abgate.bootstrap import open_database
 from abgate.core.errors import InvalidInput, NotFound
+from abgate.core.ids import ExperimentId
 from abgate.management.auth import KNOWN_SCOPES
 from abgate.settings import Settings, meaning, read_settings
-from abgate.storage import tenants
+from abgate.storage import experiments, tenants
 from abgate.storage.engine import reading
 from abgate.storage.tenants import Tenant
 
 DEFAULT_PORT = 8000
+NAMED = 10
 
 Data = Annotated[str | None, typer.Option("--data", metavar="DIR", help=meaning("data"))]
 Database = Annotated[str | None, typer.Option("--database", metavar="URL", help=meaning("database"))]
@@ -39,6 +41,23 @@ class Opened(Struct, frozen=True):
         if found is None:
             raise NotFound("tenant", id)
         return found
+
+    def find_experiment(self, tenant: str, experiment: str) -> ExperimentId:
+        """Return the id of the experiment that has this name, or that is its id. Raises `InvalidInput`."""
+        with reading(self.engine) as connection:
+            id = experiments.find_id(connection, tenant, experiment)
+            if id is not None or experiment.startswith("exp_"):
+                return id or experiment
+            page = experiments.list_page(
+                connection, tenant, status=None, authentication_flow=None, feature_flag_id=None, after=None, take=NAMED
+            )
+        known = ", ".join(each.name for each in page.values)
+        more = " and more" if page.next else ""
+        raise InvalidInput(
+            "EXPERIMENT",
+            f"no experiment is called {experiment!r}. There are: {known or 'none'}{more}; "
+            "--data or ABGATE_DATA, and --tenant, say whose experiments are meant.",
+        )
 
 
 @contextmanager

@@ -9,27 +9,22 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from abgate.analysis.analyst import Analyst, parse_as_of
 from abgate.analysis.answers import ExperimentResults
-from abgate.cli.opened import Data, Database, Opened, TenantId, opened
+from abgate.cli.opened import Data, Database, TenantId, opened
+from abgate.cli.printing import open_console
 from abgate.cli.results_csv import write_csv
 from abgate.cli.results_table import table_of
 from abgate.core.errors import InvalidInput, Unavailable
-from abgate.core.ids import ExperimentId
 from abgate.management.results import Dimension
-from abgate.storage import experiments
-from abgate.storage.engine import reading
 from abgate.storage.lake import Lake
 from abgate.storage.tenants import DEFAULT_TENANT
 
 WATCH_S = 10.0
-NAMED = 10
-WIDTH = 160
-"""Of a table that goes to a file or a pipe."""
 
 Ask = Callable[[], ExperimentResults]
 
@@ -62,7 +57,7 @@ def results(
     moment = None if as_of is None else parse_as_of(as_of)
     with opened(data, database) as here:
         here.tenant(tenant)
-        id = _find(here, tenant, experiment)
+        id = here.find_experiment(tenant, experiment)
         analyst = Analyst(here.engine, Lake(here.settings.lake_url, here.settings.lake_retention_days))
 
         def ask() -> ExperimentResults:
@@ -75,35 +70,13 @@ def results(
         elif as_csv:
             write_csv(sys.stdout, ask())
         else:
-            _console().print(table_of(ask()))
-
-
-def _find(here: Opened, tenant: str, experiment: str) -> ExperimentId:
-    with reading(here.engine) as connection:
-        id = experiments.find_id(connection, tenant, experiment)
-        if id is not None or experiment.startswith("exp_"):
-            return id or experiment
-        page = experiments.list_page(
-            connection, tenant, status=None, authentication_flow=None, feature_flag_id=None, after=None, take=NAMED
-        )
-    known = ", ".join(each.name for each in page.values)
-    more = " and more" if page.next else ""
-    raise InvalidInput(
-        "EXPERIMENT",
-        f"no experiment is called {experiment!r}. There are: {known or 'none'}{more}; "
-        "--data or ABGATE_DATA, and --tenant, say whose experiments are meant.",
-    )
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+            open_console().print(table_of(ask()))
 
 
 def _watch(ask: Ask) -> None:
     """Show the table until Ctrl-C; while the lake or the database is away, the last one with a line that says so."""
     shown: RenderableType = Text("Computing …")
-    with suppress(KeyboardInterrupt), Live(shown, console=_console(), auto_refresh=False) as live:
+    with suppress(KeyboardInterrupt), Live(shown, console=open_console(), auto_refresh=False) as live:
         while True:
             live.refresh()
             try:
