@@ -105,6 +105,12 @@ def test_it_leaves_the_servers_up_with_lines_that_work_until_ctrl_c(tmp_path: Pa
         docs = re.search(r"http://\S+/docs", told)
         assert docs is not None
         assert httpx.get(docs[0]).status_code == 200
+        link = re.search(r"^(http://\S+)/sign-in\?link=(\S+)&next=(/experiments/\S+)$", told, re.MULTILINE)
+        assert link is not None, told
+        with httpx.Client(base_url=link[1], follow_redirects=True, timeout=60) as visitor:
+            page = visitor.post("/sign-in", data={"link": link[2], "next": link[3]})
+            assert (page.status_code, page.url.path) == (200, link[3])
+            assert "passkey-prompt-modal</bdi></h1>" in page.text
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "")

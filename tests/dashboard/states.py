@@ -7,6 +7,7 @@ are the same in every run, but for those that depend on the time of day.
 
 import heapq
 import random
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -16,11 +17,13 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import Engine
 
-from abgate.analysis.analyst import Analyst
+from abgate.analysis.analyst import SETTLING, Analyst
 from abgate.core.bucketing import cumulative, pick, position_and_entry
 from abgate.core.compiled import ExperimentDetails, Reason
+from abgate.core.errors import Unavailable
 from abgate.core.events import AuthEvent, Exposure, microseconds, to_timestamp
 from abgate.core.ids import make_id, timestamp
+from abgate.ingest.lake_appending import Tables, waiting
 from abgate.management import bodies, experiments, feature_flags, metrics
 from abgate.management.caller import Caller
 from abgate.storage import event_log
@@ -115,7 +118,8 @@ class _Story:
 
     def mismatched(self) -> Step:
         caller = yield 10
-        made = begin(caller, "magic-link-first", ["password", "magic-link"], flow="login")
+        analysis = analysis_of(guardrails={"lockout_rate": 0.5})
+        made = begin(caller, "magic-link-first", ["password", "magic-link"], flow="login", analysis=analysis)
         self.ids["srm"] = made.id
 
         def crashes(attributes: Mapping[str, str], variation: str) -> bool:
@@ -329,6 +333,16 @@ def move(caller: Caller, id: str, status: str) -> bodies.ExperimentAnswer:
     )
 
 
-def present() -> datetime:
-    """Return the moment that the story ends at."""
-    return datetime.now(UTC)
+def settle(engine: Engine, lake: Lake, *, patience_s: float = 300.0) -> None:
+    """Wait until a running server has taken everything to the lake, and answers from there."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            # What is younger is not read yet.
+            tables = Tables(*(lake.read(name, datetime.now(UTC) - 2 * SETTLING) for name in ("exposures", "events")))
+            if waiting(engine, tables).end.is_in(tables):
+                return
+        except Unavailable:
+            pass
+        assert time.monotonic() < deadline, "the lake does not follow"
+        time.sleep(0.2)

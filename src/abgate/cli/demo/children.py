@@ -18,6 +18,7 @@ START_PATIENCE_S = 60.0
 STOP_PATIENCE_S = 15.0
 POLL_S = 0.05
 LAST_LINES = 20
+LINK_LIFE_S = 24 * 60 * 60
 PR_SET_PDEATHSIG = 1
 
 _ABGATE = (sys.executable, "-m", "abgate")
@@ -96,10 +97,20 @@ def running_abgate(directory: Path, *, port: int, environment: Mapping[str, str]
 
 def make_token(directory: Path) -> str:
     """Return a management token with every scope, as an operator gets one. Raises `DemoStopped`."""
-    command = (*_ABGATE, "token", "--data", str(directory))
+    return _last_line_of("token", "--data", str(directory))
+
+
+def make_login_link(directory: Path, page: str) -> str:
+    """Return a link that signs whoever opens it in, once, and leads to a page. Raises `DemoStopped`."""
+    options = ("--data", str(directory), "--to", page, "--name", "demo", "--expires", str(LINK_LIFE_S))
+    return _last_line_of("login-link", *options)
+
+
+def _last_line_of(*arguments: str) -> str:
+    command = (*_ABGATE, *arguments)
     made = subprocess.run(command, env=_environment({}), capture_output=True, text=True, check=False)  # noqa: S603
     if made.returncode:
-        raise DemoStopped(f"There is no token: {made.stderr.strip()}")
+        raise DemoStopped(f"abgate {arguments[0]} failed: {made.stderr.strip()}")
     return made.stdout.splitlines()[-1]
 
 

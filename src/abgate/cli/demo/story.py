@@ -17,7 +17,7 @@ import httpx
 from auth0.management.core.api_error import ApiError
 from msgspec import Struct
 
-from abgate.cli.demo.children import Child, DemoStopped, make_token, running_abgate, running_provider
+from abgate.cli.demo.children import Child, DemoStopped, make_login_link, make_token, running_abgate, running_provider
 from abgate.cli.demo.control import CLIENT, CONTROL, LEVELS, MODAL, WINDOW_S, ControlPlane, Running
 from abgate.cli.demo.feed import Delivered, deliver, make_events
 from abgate.cli.demo.narrator import Narrator
@@ -72,7 +72,7 @@ def tell(*, logins: int, port: int, data: Path | None, is_staying: bool) -> bool
                 narrator.quote(child.name, child.last_lines)
             raise DemoStopped(reason) from fault
         if is_staying:
-            _stay(narrator, servers, experiment)
+            _stay(narrator, servers, experiment, directory)
     kept = "" if data is None else f"; everything they stored is in {data}"
     narrator.pause()
     narrator.say(f"Both servers have ended{kept}.")
@@ -187,7 +187,7 @@ class _Story:
         return is_right
 
 
-def _stay(narrator: Narrator, servers: Servers, running: Running) -> None:
+def _stay(narrator: Narrator, servers: Servers, running: Running, directory: Path) -> None:
     narrator.chapter("Yours")
     narrator.say(f"abgate   {servers.url}")
     narrator.say(f"its API  {servers.url}/docs")
@@ -196,6 +196,10 @@ def _stay(narrator: Narrator, servers: Servers, running: Running) -> None:
     narrator.copyable(f"{servers.url}/authorize?{make_query('you')}")
     narrator.copyable(f"TOKEN={servers.token}")
     narrator.copyable(f'curl -s -H "Authorization: Bearer $TOKEN" {servers.url}{_results_path(running)}')
+    narrator.pause()
+    narrator.say("its page, in a browser; this link signs you in, once:")
+    narrator.pause()
+    narrator.copyable(make_login_link(directory, f"/experiments/{running.id}"))
     narrator.pause()
     narrator.say("[b]Ctrl-C ends both servers.[/]")
     try:

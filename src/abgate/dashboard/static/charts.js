@@ -18,7 +18,9 @@ export function drawCharts(root) {
     let width = drawn.clientWidth;
     const draw = () => {
       const svg = DRAW[figure.dataset.chart](data, Math.max(260, width));
+      // One image with one label: what is in it, the table says.
       svg.setAttribute("role", "img");
+      for (const part of svg.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label");
       drawn.replaceChildren(svg);
     };
     draw();
