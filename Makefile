@@ -35,6 +35,10 @@ check: install ## Run the linter, the format check and the type checker
 demo: install ## Run the demonstration (ARGS="..." goes to `abgate demo`)
 	$(BIN)/abgate demo $(ARGS)
 
+.PHONY: screenshots
+screenshots: install browser ## Take the pictures of docs/screenshots/ anew
+	$(BIN)/python scripts/screenshots.py docs/screenshots
+
 .PHONY: serve
 serve: install ## Serve abgate from the folder data/ (ARGS="..." goes to `abgate serve`)
 	$(BIN)/abgate serve --data data $(ARGS)
