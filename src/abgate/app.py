@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     appender = Appender(engine, on_stored=enricher.wake)
     streams = LogStreams(engine, vault, settings, on_change=snapshots.refresh)
     follower = LakeFollower(engine, lake, holder=holder)
-    admission = open_admission(engine, settings)
+    admission = open_admission(engine, settings, vault)
     purger = Purger(engine, admission.retention, holder=holder)
     auto_pause = AutoPause(engine, analyst, holder=holder, on_change=snapshots.refresh)
 

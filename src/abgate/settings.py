@@ -146,6 +146,20 @@ class Settings(Struct, frozen=True, kw_only=True):
             "(`docs/logs.md`).",
         ),
     ] = 0
+    truncate_ips: Annotated[
+        bool,
+        Meta(
+            description="Whether events are stored with the network of each IP address only: IPv4 /24, IPv6 /48 "
+            "(`docs/privacy.md`)."
+        ),
+    ] = False
+    hash_user_names: Annotated[
+        bool,
+        Meta(
+            description="Whether events are stored with a keyed hash in the place of user names, e-mail addresses and "
+            "phone numbers; the key is derived from the master secret (`docs/privacy.md`)."
+        ),
+    ] = False
     log_stream_networks: Annotated[
         str,
         Meta(

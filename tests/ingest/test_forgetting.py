@@ -80,9 +80,9 @@ def in_lake(lake: Lake) -> set[str]:
 def everything(engine: Engine) -> str:
     """All that any table has."""
     with reading(engine) as connection:
-        return "\n".join(
-            str(row) for table in tables.metadata.sorted_tables for row in connection.execute(select(table))
-        )
+        found = [connection.execute(select(table)) for table in tables.metadata.sorted_tables]
+        # A row's own text leaves out the middle of long values.
+        return "\n".join(str(tuple(row)) for rows_of_table in found for row in rows_of_table)
 
 
 def test_nothing_of_a_user_is_left_anywhere(engine: Engine, lake: Lake) -> None:
@@ -107,17 +107,17 @@ def test_nothing_of_a_user_is_left_anywhere(engine: Engine, lake: Lake) -> None:
     assert run(engine, lake)[0] == Removed()
 
 
-def test_nothing_is_left_in_the_bytes_of_the_files(engine: Engine, lake: Lake) -> None:
-    if engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL overwrites rows in its own time")
-    live(engine, lake)
-    record(engine, *(exposure(PHONE, at=at) for at in range(100)))
-    files = [Path(f"{engine.url.database}{suffix}") for suffix in ("", "-wal")]
-    assert any(PHONE.encode() in file.read_bytes() for file in files)
-    run(engine, lake)
-    for identifier in (PHONE, ADDRESS):
-        assert not any(identifier.encode() in file.read_bytes() for file in files)
-        assert naming(lake, identifier) == []
+def test_nothing_is_left_in_the_bytes_of_the_files(new_database: NewDatabase, lake: Lake) -> None:
+    """Of SQLite; PostgreSQL overwrites rows in its own time."""
+    with new_database("sqlite", migrated=True) as url, opened(url) as engine:
+        live(engine, lake)
+        record(engine, *(exposure(PHONE, at=at) for at in range(100)))
+        files = [Path(f"{engine.url.database}{suffix}") for suffix in ("", "-wal")]
+        assert any(PHONE.encode() in file.read_bytes() for file in files)
+        run(engine, lake)
+        for identifier in (PHONE, ADDRESS):
+            assert not any(identifier.encode() in file.read_bytes() for file in files)
+            assert naming(lake, identifier) == []
 
 
 def test_events_of_others_are_enriched_anew_without_what_went(engine: Engine, lake: Lake) -> None:

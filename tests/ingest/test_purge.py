@@ -272,7 +272,7 @@ def test_what_may_have_been_purged_is_not_taken_again(engine: Engine) -> None:
     now = START + NOW * SECOND
 
     def taken(at: int, days: int) -> Any:
-        return Admission(Retention(days, before)).admit(event("a", at), now)
+        return Admission(Retention(days, before)).admit(DEFAULT_TENANT, event("a", at), now)
 
     assert taken(10 * DAY, DAYS) == event("a", 10 * DAY)
     with pytest.raises(NotAnEvent, match=r"date: 2026-11-28T11:06:39\.000Z is before 2026-11-28T11:06:40\.000Z"):
@@ -282,4 +282,4 @@ def test_what_may_have_been_purged_is_not_taken_again(engine: Engine) -> None:
         with pytest.raises(NotAnEvent, match="ABGATE_LOG_RETENTION_DAYS"):
             taken(9 * DAY, days)
         assert taken(10 * DAY, days) == event("a", 10 * DAY)
-    assert Admission().admit(event("a", -99 * DAY), now) == event("a", -99 * DAY)
+    assert Admission().admit(DEFAULT_TENANT, event("a", -99 * DAY), now) == event("a", -99 * DAY)

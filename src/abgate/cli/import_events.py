@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
+from abgate.bootstrap import open_vault
 from abgate.cli.opened import Data, Database, TenantId, opened
 from abgate.cli.progress import bar
 from abgate.core.errors import InvalidInput
@@ -40,7 +41,7 @@ def import_events(
     total = Imported()
     with opened(data, database) as here:
         here.tenant(tenant)
-        admission = open_admission(here.engine, here.settings)
+        admission = open_admission(here.engine, here.settings, open_vault(here.settings, here.engine))
         with bar("Importing", sum(file.stat().st_size for file in files), in_bytes=True) as advance:
             for file in files:
                 done = _import(here.engine, tenant, file, admission, advance)

@@ -121,7 +121,8 @@ class EventsEndpoint:
             raise InvalidInput("", str(error)) from None
         for index, raw in enumerate(raws):
             try:
-                event = self._admission.admit(formats.read(raw, now=now, make_log_id=self._make_log_id), now)
+                event = formats.read(raw, now=now, make_log_id=self._make_log_id)
+                event = self._admission.admit(tenant, event, now)
             except formats.NotAnEvent as error:
                 rejected.append(Rejection(index, str(error)))
             else:

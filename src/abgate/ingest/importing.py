@@ -51,7 +51,7 @@ def import_file(
         on_rejected(line, why)
 
     def read(found: FoundEvent) -> AuthEvent:
-        return admission.admit(formats.read(found.raw, now=None, make_log_id=partial(_log_id, found)), now)
+        return admission.admit(tenant, formats.read(found.raw, now=None, make_log_id=partial(_log_id, found)), now)
 
     for rows in _batches(_rows(tenant, _readable(path, on_read, reject), read, reject)):
         with appending(engine) as connection:
