@@ -146,6 +146,33 @@ def test_only_an_admin_makes_keys(server: Server) -> None:
         assert "New key" not in editor.get("/settings").text
 
 
+def test_a_log_stream_is_made_paused_resumed_and_deleted(client: httpx.Client, server: Server) -> None:
+    typed = {"name": "siem", "sink.httpEndpoint": "http://siem.example.com/logs", "filters": "auth.login.fail"}
+    refused = client.post("/settings/log-streams", data=typed)
+    assert refused.status_code == 400
+    assert 'id="sink.httpEndpoint-wrong">must be https' in refused.text
+    assert 'value="http://siem.example.com/logs"' in refused.text
+    assert 'value="auth.login.fail" checked' in refused.text
+    secret = {"sink.httpAuthorization": "Bearer not-shown-again"}
+    made = client.post(
+        "/settings/log-streams", data=typed | secret | {"sink.httpEndpoint": "https://siem.example.com/"}
+    )
+    assert "The log stream was created" in made.text
+    assert "not-shown-again" not in made.text
+    with server.client() as api:
+        (stream,) = sent(api, "GET", f"{server.url}/api/v2/log-streams")
+        assert (stream["name"], stream["filters"]) == ("siem", [{"name": "auth.login.fail", "type": "category"}])
+        path = f"/settings/log-streams/{stream['id']}"
+        for action, status in (("pause", "paused"), ("resume", "active")):
+            assert f'<span class="status {status}">' in client.post(path, data={"action": action}).text
+            assert sent(api, "GET", f"{server.url}/api/v2/log-streams/{stream['id']}")["status"] == status
+        assert "There are none: events stay here" in client.post(path, data={"action": "delete"}).text
+        assert sent(api, "GET", f"{server.url}/api/v2/log-streams") == []
+    with signed_in(server, role="editor") as editor:
+        assert editor.post("/settings/log-streams", data=typed).status_code == 403
+        assert "New log stream" not in editor.get("/settings").text
+
+
 def test_a_targeted_experiment_says_for_whom(client: httpx.Client, server: Server) -> None:
     with server.client() as api:
         segment = make_segment(api, name="the French")

@@ -48,10 +48,12 @@ def fixed(value: float | None, places: int, *, signed: bool = False) -> str:
 
 
 def percent(value: float | None, n: float = 0) -> str:
-    """Return a share in percent; `n` subjects tell how exactly it is known."""
+    """Return a share in percent; `n` subjects tell how exactly it is known; without them it is one that was set."""
     if value is None:
         return NOTHING
-    half = 196 * math.sqrt(max(value * (1 - value), 1e-6) / n) if n else 0.5
+    if not n:
+        return f"{value * 100:.3g}\u202f%"
+    half = 196 * math.sqrt(max(value * (1 - value), 1e-6) / n)
     return f"{fixed(value * 100, min(decimals(half), 2))}\u202f%"
 
 
@@ -60,7 +62,10 @@ def amount(value: float | None, unit: str, interval: Sequence[float] | None = No
     if value is None:
         return NOTHING
     known = _UNITS.get(unit, _PLAIN)
-    return fixed(value * known.scale, _places(interval, known.scale)) + known.of_values
+    shown = value * known.scale
+    # Where nothing says how exactly it is known, three digits.
+    places = 2 - math.floor(math.log10(abs(shown) or 100)) if interval is None else _places(interval, known.scale)
+    return fixed(shown, min(max(0, places), 6)) + known.of_values
 
 
 def difference(value: float | None, unit: str, interval: Sequence[float] | None = None) -> str:

@@ -17,6 +17,7 @@ from abgate.dashboard.pages import (
     experiment,
     experiments,
     feature_flags,
+    log_streams,
     logs,
     new_experiment,
     segments,
@@ -56,6 +57,8 @@ PAGES: list[tuple[Any, str, Callable[..., Any], str]] = [
     (get, "/logs/event", logs.show_log, "read:logs"),
     (get, "/settings", settings.show_settings, READ),
     (post, "/settings", settings.change_keys, MANAGE_KEYS),
+    (post, "/settings/log-streams", log_streams.create_log_stream, "create:log_streams"),
+    (post, "/settings/log-streams/{id:str}", log_streams.change_log_stream, "update:log_streams"),
     (post, "/sign-out", sign_in.sign_out, READ),
 ]
 

@@ -1,17 +1,19 @@
 """Keys, clients, streams, what the server was started with, and the history of every change."""
 
 import os
+from typing import get_args
 
 from litestar import Response
 
 from abgate.core.errors import InvalidInput, Refusal
 from abgate.core.ids import ENTROPY_BYTES, make_id
+from abgate.core.log_stream import Category, ContentFormat
 from abgate.dashboard import timeline
 from abgate.dashboard.errors import field_and_rule
 from abgate.dashboard.rendering import redirect, render
 from abgate.dashboard.roles import MANAGE_KEYS
 from abgate.dashboard.visits import Visit
-from abgate.management import experiments
+from abgate.management import experiments, log_streams
 from abgate.settings import meaning, variable
 from abgate.storage import keys, runtime_keys
 from abgate.storage.engine import appending, reading
@@ -21,12 +23,18 @@ SHOWN_SETTINGS = ("mode", "upstream_authorize_url", "forced_assignment", "truste
 """What a person at the pages may know of how the server was started; none of them is a secret."""
 
 MAX_ENTRIES = 50
-DONE = {"deleted": "The key was deleted: servers refuse it within a second."}
+DONE = {
+    "deleted": "The key was deleted: servers refuse it within a second.",
+    "stream-created": "The log stream was created: it delivers what is received from now on.",
+    "stream-paused": "The log stream is paused. What comes meanwhile waits for it.",
+    "stream-resumed": "The log stream goes on where it was.",
+    "stream-deleted": "The log stream was deleted.",
+}
 
 
 def show_settings(visit: Visit) -> Response[str]:
     """Show them."""
-    return _show(visit, {})
+    return show(visit, {})
 
 
 def change_keys(visit: Visit) -> Response[str]:
@@ -39,10 +47,10 @@ def change_keys(visit: Visit) -> Response[str]:
         key, secret = _key(visit), runtime_keys.make_secret()
     except Refusal as refusal:
         field, rule = field_and_rule(refusal)
-        return _show(visit, {field: rule}, status=400)
+        return show(visit, {field: rule}, status=400)
     with appending(visit.state.engine) as connection:
         runtime_keys.add(connection, key, secret=secret)
-    return _show(visit, {}, secret=secret)
+    return show(visit, {}, secret=secret)
 
 
 def _key(visit: Visit) -> RuntimeKey:
@@ -66,7 +74,8 @@ def _key(visit: Visit) -> RuntimeKey:
     )
 
 
-def _show(visit: Visit, errors: dict[str, str], *, secret: str = "", status: int = 200) -> Response[str]:
+def show(visit: Visit, errors: dict[str, str], *, secret: str = "", status: int = 200) -> Response[str]:
+    """Show the settings, with what was wrong beside its field."""
     tenant = visit.caller.tenant
     with reading(visit.state.engine) as connection:
         found = [key for key in runtime_keys.all_keys(connection).values() if key.tenant == tenant]
@@ -79,6 +88,9 @@ def _show(visit: Visit, errors: dict[str, str], *, secret: str = "", status: int
         status=status,
         keys=found,
         clients=clients,
+        streams=log_streams.list_log_streams(visit.caller, visit.state),
+        formats=[(each, each) for each in get_args(ContentFormat)],
+        categories=get_args(Category),
         secret=secret,
         errors=errors,
         may_manage=visit.may(MANAGE_KEYS),
