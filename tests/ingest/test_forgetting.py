@@ -206,6 +206,23 @@ def test_who_keeps_coming_is_reported_as_left(engine: Engine, lake: Lake, monkey
         run(engine, lake)
 
 
+def test_events_that_keep_coming_do_not_keep_it_waiting(
+    engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = iter(range(100))
+
+    def another_process_enriches(_self: Enricher) -> bool:
+        enrich(engine)
+        take(engine, event(f"new-{next(numbers)}", 60))
+        return False
+
+    live(engine, lake)
+    monkeypatch.setattr(Enricher, "catch_up", another_process_enriches)
+    run(engine, lake)
+    assert stored(engine) == OTHERS | {"new-0"}
+    assert in_lake(lake) == OTHERS
+
+
 def test_an_enricher_that_stands_still_is_waited_for_in_vain(
     engine: Engine, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

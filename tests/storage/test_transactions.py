@@ -233,3 +233,10 @@ def test_a_reader_cannot_write(engine: Engine) -> None:
     with reading(engine) as connection:
         assert changes.latest_number(connection, TENANT) == 0
     store(engine, segment())
+
+
+def test_an_error_does_not_repeat_the_values_that_tell_of_people(engine: Engine) -> None:
+    with pytest.raises(exc.SQLAlchemyError) as raised, engine.begin() as connection:
+        connection.execute(text("SELECT :name FROM missing"), {"name": "jane@example.com"})
+    assert "missing" in str(raised.value)
+    assert "jane" not in str(raised.value)

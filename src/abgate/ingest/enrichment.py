@@ -84,6 +84,16 @@ def is_behind(connection: Connection, newest: int) -> bool:
     )
 
 
+def is_enriched(connection: Connection, up_to: tuple[int, int]) -> bool:
+    """Return whether all that was there is taken in, when these were the newest event and the newest exposure."""
+    event, exposure = up_to
+    return (
+        positions.find(connection, ENRICHER, "auth_events") >= event
+        and positions.find(connection, ENRICHER, "exposures") >= exposure
+        and not enrichments.is_any_stale(connection, up_to=event)
+    )
+
+
 def _last(connection: Connection, table: Table) -> int:
     last: int = connection.execute(select(func.coalesce(func.max(table.c.sequence), 0))).scalar_one()
     return last

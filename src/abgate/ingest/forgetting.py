@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from abgate.core.person import Links, Person
 from abgate.ingest import lake_forgetting
-from abgate.ingest.enrichment import Enricher, is_behind, newest_event
+from abgate.ingest.enrichment import Enricher, is_enriched
 from abgate.storage import forgetting as database
 from abgate.storage.engine import appending, reading
 from abgate.storage.erasing import erase
@@ -90,11 +90,13 @@ def _bring_up_to_date(engine: Engine) -> None:
     while is_left:
         with appending(engine) as connection:
             is_left = database.file_group_up_to(connection, group)
+    with reading(engine) as connection:
+        end = (database.newest(connection, auth_events), database.newest(connection, exposures))
     enricher = Enricher(engine, holder=secrets.token_hex(8), linger_s=0)
     until = time.monotonic() + ENRICHED_WITHIN_S
     while not enricher.catch_up():
         with reading(engine) as connection:
-            if not is_behind(connection, newest_event(connection)):
+            if is_enriched(connection, end):
                 return
         if time.monotonic() > until:
             raise NotForgotten("Events wait to be enriched. Look for `enricher_failed` in the server's log.")

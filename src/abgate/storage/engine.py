@@ -33,6 +33,7 @@ def create_engine(url: str, *, patience_s: float = PATIENCE_S) -> Engine:
     """Return an engine for `url`, such as ``sqlite:////var/lib/abgate/abgate.db`` or ``postgresql://…``.
 
     A caller waits at most `patience_s` for a connection, and as long for another writer's lock, before it is refused.
+    Errors, which are logged, do not repeat the values of the statement that failed: they tell of people.
     """
     if url.startswith(("postgresql://", "postgres://")):
         url = "postgresql+psycopg://" + url.split("://", 1)[1]
@@ -140,6 +141,7 @@ def _create_postgresql_engine(url: URL, patience_s: float) -> Engine:
     engine = _create_engine(
         url,
         execution_options={"abgate_turns": Turns(), "abgate_patience_s": patience_s},
+        hide_parameters=True,
         # Whatever the server's default is: a writer that waited for its tenant's lock must see what the last one wrote.
         isolation_level="READ COMMITTED",
         max_overflow=0,
@@ -161,6 +163,7 @@ def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
     engine = _create_engine(
         url,
         execution_options={"abgate_turns": Turns(), "abgate_patience_s": patience_s},
+        hide_parameters=True,
         max_overflow=0,
         pool_size=POOL_SIZE,
         pool_timeout=patience_s,

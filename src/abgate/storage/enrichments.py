@@ -98,9 +98,11 @@ def mark_stale_by_users(connection: Connection, seen: list[dict[str, Any]], *, e
         connection.execute(_mark_by_users(connection.dialect.name), parameters)
 
 
-def is_any_stale(connection: Connection) -> bool:
-    """Return whether there are events to be looked at again."""
-    return connection.execute(select(stale_enrichments.c.event_sequence).limit(1)).first() is not None
+def is_any_stale(connection: Connection, *, up_to: int | None = None) -> bool:
+    """Return whether there are events to be looked at again; of those up to a sequence, if one is given."""
+    stale = stale_enrichments.c.event_sequence
+    query = select(stale) if up_to is None else select(stale).where(stale <= up_to)
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def correct(connection: Connection, *, take: int, revision: int) -> tuple[int, int]:
