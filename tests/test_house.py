@@ -45,7 +45,17 @@ DIRECTIONS: dict[str, frozenset[str]] = {
 # Pure statistics: numbers in, numbers out. The package's __init__ counts, since importing any of them runs it.
 STATISTICS = frozenset(
     {"__init__", "aggregates", "bayesian", "comparison", "decision", "distributions", "estimates", "frequentist"}
-    | {"group_sequential", "monitoring", "multiplicity", "noninferiority", "power", "proportions", "sequential", "srm"}
+    | {
+        "group_sequential",
+        "monitoring",
+        "multiplicity",
+        "noninferiority",
+        "power",
+        "proportions",
+        "sequential",
+        "simulation",
+        "srm",
+    }
 )
 DATABASES = frozenset({"sqlalchemy", "alembic", "psycopg", "sqlite3", "duckdb", "ibis", "deltalake"})
 

@@ -19,6 +19,7 @@ from abgate.cli import (
     preview,
     results,
     serve,
+    simulate,
     tenants,
     token,
 )
@@ -40,6 +41,7 @@ app.command("preview")(preview.preview)
 app.command("import")(import_events.import_events)
 app.command("export")(export_events.export_events)
 app.command("plan")(plan.plan)
+app.command("simulate")(simulate.simulate)
 app.command("results")(results.results)
 app.command("forget")(forget.forget)
 app.command("dev-cert")(dev_cert.dev_cert)
