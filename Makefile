@@ -11,6 +11,9 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 NODE_PACKAGES := $(patsubst %/package.json,%/node_modules/.installed,$(wildcard tests/contract/*/package.json))
 
+# Where bytecode is not to be kept, as in many container images, each process that a test starts would compile it all anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 

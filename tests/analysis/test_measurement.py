@@ -162,7 +162,7 @@ def test_users_in_several_variations_are_counted_and_left_out_when_so_set(lake: 
 
 
 def test_a_measurement_in_parts_is_the_same(lake: Lake, measured: Measurement) -> None:
-    with duckdb(lake, parts=3) as engine:
+    with duckdb(lake, parts=2) as engine:
         assert same(measure(engine, population(), METRICS, "country"), measured)
 
 

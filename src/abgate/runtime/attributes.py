@@ -7,7 +7,7 @@ from typing import Any
 
 import maxminddb
 from ua_parser import Parser
-from ua_parser.loaders import load_builtins
+from ua_parser.loaders import load_lazy_builtins
 from ua_parser.regex import Resolver
 
 REMEMBERED = 10_000
@@ -20,7 +20,7 @@ _TABLET = re.compile(r"iPad|Tablet|Kindle|Silk/|PlayBook")
 _MOBILE = re.compile(r"Mobi|iPhone|iPod|Windows Phone")
 _DESKTOPS = frozenset({"Windows", "Mac OS X", "Linux", "Ubuntu", "Fedora", "Debian", "Chrome OS", "FreeBSD", "OpenBSD"})
 
-_user_agents = Parser(Resolver(load_builtins()))
+_user_agents = Parser(Resolver(load_lazy_builtins()))
 
 
 class WrongGeoipDatabase(Exception):
