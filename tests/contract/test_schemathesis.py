@@ -114,7 +114,9 @@ def test_finds_nothing(kind: str, servers: dict[str, Server], runs: dict[str, Ru
     assert len(expected) >= 27
     for operation in (each for each in expected if counts[each] < EXAMPLES):
         # It prefers ids that it saw in answers, and runs out of requests where it saw few. Alone, it has seen none.
-        alone = Run(servers[kind], runs[kind].folder, "--phases", "fuzzing", "--include-name", operation)
+        alone = Run(
+            servers[kind], runs[kind].folder, "--phases", "fuzzing", "-n", str(EXAMPLES), "--include-name", operation
+        )
         counts[operation] += alone.finish()[1][operation]
     assert min(counts[operation] for operation in expected) >= EXAMPLES
     # Nothing was logged either: what went wrong without being told would be.

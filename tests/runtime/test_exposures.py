@@ -115,6 +115,14 @@ def test_while_logins_are_many_exposures_are_stored_and_filed_later(
         assert (stored(engine), unfiled(engine)) == (["a", "b", "c"], 0)
 
 
+def test_they_are_filed_once_logins_have_been_few_for_a_while(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUSY", 2)
+    with running(engine) as exposures:
+        record(exposures, "a", "b", "c")
+        until(lambda: exposures.waiting == 0)
+        until(lambda: (stored(engine), unfiled(engine)) == (["a", "b", "c"], 0))
+
+
 def test_what_a_killed_process_left_unfiled_the_next_one_files(engine: Engine) -> None:
     with appending(engine) as connection:
         add_group(connection, [pack(DEFAULT_TENANT, exposure(device)) for device in "ab"])

@@ -23,8 +23,10 @@ GROUP = 500
 """On SQLite to file one group keeps other writers out for some 40 ms."""
 LINGER_S = 0.03
 """How long the first exposure of a group waits for others. With the write, it is stored within 100 ms."""
-BUSY = 200
+BUSY = 50
 """When as many exposures come in one linger, logins need the processor more than reports of them do."""
+CALM_S = 0.5
+"""How long that has not been so before reports get the processor again: what slows logins must not look like calm."""
 PATIENCE = 1_000_000
 """So many exposures of this process may be stored and not filed; past that, logins have to share the processor."""
 RETRY_S = 0.5
@@ -52,6 +54,7 @@ class Exposures:
         self._stored = 0
         self._filed = 0
         self._has_unfiled = True
+        self._rushed_at = -CALM_S
         self._has_work = threading.Event()
         self._progress = threading.Condition()
         self._stopping = threading.Event()
@@ -114,16 +117,20 @@ class Exposures:
         while not self._stopping.is_set():
             if not (self._queue or self._has_unfiled):
                 self._has_work.wait()
-            if self._has_work.is_set():
+            if self._has_work.wait(self._linger_s if self._is_rush() else 0):
                 self._stopping.wait(self._linger_s)
                 self._has_work.clear()
-            is_busy = len(self._queue) >= BUSY and self._stored - self._filed < PATIENCE
-            if not (self._store() and (is_busy or self._file())):
+            if len(self._queue) >= BUSY:
+                self._rushed_at = time.monotonic()
+            if not (self._store() and (self._is_rush() or self._file())):
                 self._stopping.wait(RETRY_S)
         give_up_at = time.monotonic() + STOP_PATIENCE_S
         while (self._queue or self._has_unfiled) and time.monotonic() < give_up_at:
             if not (self._store() and self._file()):
                 time.sleep(LINGER_S)
+
+    def _is_rush(self) -> bool:
+        return time.monotonic() - self._rushed_at < CALM_S and self._stored - self._filed < PATIENCE
 
     def _store(self) -> bool:
         """Store the queue, group by group; False when the database is away and the rest stays where it is."""
