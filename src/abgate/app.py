@@ -15,6 +15,7 @@ from abgate.analysis.analyst import Analyst
 from abgate.asgi import Authenticate, Handler, Recognize
 from abgate.core.principal import Principal
 from abgate.dashboard.exposures_today import ExposuresToday
+from abgate.dashboard.openid import OpenIdProvider
 from abgate.dashboard.routes import pages_router
 from abgate.ingest.admission import open_admission
 from abgate.ingest.appending import Appender
@@ -90,6 +91,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     )
     management.state.snapshots = snapshots
     management.state.exposures_today = ExposuresToday()
+    management.state.openid = OpenIdProvider(settings) if settings.openid_issuer else None
     management.state.complete_attributes = AttributeReader(settings.geoip_database).complete
     return RuntimeApp(
         cast("Handler", management),

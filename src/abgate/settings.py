@@ -19,7 +19,7 @@ MIN_SECRET_LENGTH = 32
 _NOT_OURS = ("VECTORS", "TEST_", "BENCH_")
 """What tests and benchmarks read under the same prefix; never a misspelt setting."""
 
-_UNSPOKEN = frozenset({"secret", "database", "lake"})
+_UNSPOKEN = frozenset({"secret", "database", "lake", "openid_client_secret"})
 """Settings whose value may hold a password, and so is never repeated in a message."""
 
 Address = IPv4Address | IPv6Address
@@ -29,6 +29,17 @@ _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 _DATABASE = re.compile(r"sqlite:///.|(postgres|postgresql(\+psycopg)?)://.")
 _LAKE = re.compile(r"(s3a?|gs|az|azure|abfss?|adl)://[^@?#\s]+")
 _DOMAIN = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9._-]*[a-z0-9])?)(:(?P<port>[1-9][0-9]{0,4}))?")
+
+
+_ROLE = re.compile(r"(?P<claim>[^=;\s]+)=(?P<value>[^;]+):(?P<role>viewer|editor|admin)")
+
+
+class OpenIdRole(Struct, frozen=True):
+    """A rule that gives a role at the pages to whom a claim of the OpenID provider has a value for; ``*`` is any."""
+
+    claim: str
+    value: str
+    role: Literal["viewer", "editor", "admin"]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -116,6 +127,25 @@ class Settings(Struct, frozen=True, kw_only=True):
     trusted_audience: Annotated[
         str, Meta(description="The `aud` that tokens of the outside issuer must have; goes with `trusted_issuer`.")
     ] = ""
+    openid_issuer: Annotated[
+        str,
+        Meta(
+            description="OpenID provider that people sign in to the default tenant's pages with, as its discovery "
+            "document writes its issuer. https, except on this host and in development mode (`docs/pages.md`)."
+        ),
+    ] = ""
+    openid_client_id: Annotated[str, Meta(description="abgate's client id at the OpenID provider.")] = ""
+    openid_client_secret: Annotated[
+        str, Meta(description="The client's secret at the OpenID provider; unset for a public client.")
+    ] = ""
+    openid_roles: Annotated[
+        str,
+        Meta(
+            description="Who gets which role at the pages, as `claim=value:role`, separated by semicolons, such as "
+            "`groups=identity-team:editor;email=ada@example.com:admin;sub=*:viewer`. The strongest holds; whom no rule "
+            "fits is refused; an email counts when the provider has verified it."
+        ),
+    ] = ""
     geoip_database: Annotated[
         str,
         Meta(
@@ -181,6 +211,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         """The networks beside the public ones that log streams may deliver to."""
         listed = self.log_stream_networks or ("0.0.0.0/0,::/0" if self.mode == "development" else "")
         return tuple(ip_network(each.strip()) for each in listed.split(",") if each.strip())
+
+    @property
+    def openid_role_rules(self) -> tuple[OpenIdRole, ...]:
+        """The rules of `openid_roles`."""
+        found = (_ROLE.fullmatch(each.strip()) for each in self.openid_roles.split(";") if each.strip())
+        return tuple(msgspec.convert(_rule_of(each), OpenIdRole) for each in found if each)
 
     @property
     def database_url(self) -> str:
@@ -294,11 +330,31 @@ def _is_endpoint(url: str) -> bool:
         return False
 
 
-def _is_safe_issuer(settings: Settings) -> bool:
-    parts = urlsplit(settings.trusted_issuer)
+def _is_safe_issuer(issuer: str, settings: Settings) -> bool:
+    parts = urlsplit(issuer)
     local = _LOOPBACK.fullmatch(parts.hostname or "") is not None
     return parts.scheme == "https" or local or settings.mode == "development"
 
+
+def _is_issuer(url: str) -> bool:
+    return _is_endpoint(url) and "?" not in url
+
+
+def _are_roles(text: str) -> bool:
+    return all(_ROLE.fullmatch(each.strip()) for each in text.split(";") if each.strip())
+
+
+def _rule_of(found: "re.Match[str]") -> dict[str, str]:
+    rule = {name: text.strip() for name, text in found.groupdict().items()}
+    # Addresses are written in any case.
+    return rule | ({"value": rule["value"].lower()} if rule["claim"] == "email" else {})
+
+
+_ISSUER_RULE = "must be an absolute https URL without a user, a query or a fragment"
+_SAFE_RULE = "must be https, since keys read over plain http could be anyone's; development mode allows it"
+
+
+_OF_OPENID = ("openid_client_id", "openid_client_secret", "openid_roles")
 
 _RULES: tuple[tuple[str, Callable[[Settings], bool], str], ...] = (
     (
@@ -328,16 +384,22 @@ _RULES: tuple[tuple[str, Callable[[Settings], bool], str], ...] = (
     ),
     (
         "trusted_issuer",
-        lambda s: _is_endpoint(s.trusted_issuer) and "?" not in s.trusted_issuer,
-        "must be an absolute https URL without a user, a query or a fragment",
+        lambda s: _is_issuer(s.trusted_issuer),
+        _ISSUER_RULE,
     ),
-    (
-        "trusted_issuer",
-        _is_safe_issuer,
-        "must be https, since keys read over plain http could be anyone's; development mode allows it",
-    ),
+    ("trusted_issuer", lambda s: _is_safe_issuer(s.trusted_issuer, s), _SAFE_RULE),
     ("trusted_issuer", lambda s: bool(s.trusted_audience), "needs ABGATE_TRUSTED_AUDIENCE as well"),
     ("trusted_audience", lambda s: bool(s.trusted_issuer), "needs ABGATE_TRUSTED_ISSUER as well"),
+    ("openid_issuer", lambda s: _is_issuer(s.openid_issuer), _ISSUER_RULE),
+    ("openid_issuer", lambda s: _is_safe_issuer(s.openid_issuer, s), _SAFE_RULE),
+    ("openid_issuer", lambda s: bool(s.openid_client_id), "needs ABGATE_OPENID_CLIENT_ID as well"),
+    (
+        "openid_issuer",
+        lambda s: bool(s.openid_role_rules),
+        "needs ABGATE_OPENID_ROLES as well, or nobody could sign in",
+    ),
+    ("openid_roles", lambda s: _are_roles(s.openid_roles), "must be rules such as email=ada@example.com:admin"),
+    *((name, lambda s: bool(s.openid_issuer), "needs ABGATE_OPENID_ISSUER as well") for name in _OF_OPENID),
     (
         "log_stream_networks",
         lambda s: _are_networks(s.log_stream_networks),

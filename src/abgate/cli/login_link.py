@@ -11,14 +11,13 @@ import typer
 from abgate.cli.opened import Data, Database, TenantId, opened
 from abgate.core.errors import InvalidInput
 from abgate.core.ids import ENTROPY_BYTES, make_id, timestamp
-from abgate.settings import Settings
+from abgate.dashboard.addresses import address_of
 from abgate.storage import sessions
 from abgate.storage.engine import appending
 from abgate.storage.sessions import Role, Session
-from abgate.storage.tenants import DEFAULT_TENANT, Tenant
+from abgate.storage.tenants import DEFAULT_TENANT
 
 LINK_LIFE_S = 15 * 60
-_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 
 def login_link(
@@ -51,12 +50,6 @@ def login_link(
         with appending(here.engine) as connection:
             sessions.add_link(connection, session, secret=secret, now=timestamp(now))
     print(f"{address}/sign-in?link={secret}" + (f"&next={to}" if to != "/" else ""))
-
-
-def address_of(tenant: Tenant, settings: Settings) -> str:
-    """Return where a browser finds the tenant: by plain http only on this machine, and only without a certificate."""
-    is_plain = not settings.tls_cert and _LOOPBACK.fullmatch(tenant.domain)
-    return f"{'http' if is_plain else 'https'}://{tenant.domain}"
 
 
 def _checked_role(role: str) -> Role:

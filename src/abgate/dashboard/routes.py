@@ -20,6 +20,7 @@ from abgate.dashboard.pages import (
     log_streams,
     logs,
     new_experiment,
+    openid,
     segments,
     settings,
     sign_in,
@@ -71,6 +72,8 @@ def pages_router() -> Router:
             *(_handler(*page) for page in PAGES),
             sign_in.show_sign_in,
             sign_in.sign_in,
+            openid.begin_openid,
+            openid.finish_openid,
             create_static_files_router(
                 assets.PATH,
                 [assets.STATIC],

@@ -143,15 +143,15 @@ class TokenVerifier:
         return principal
 
     def _verify(self, tenant: Tenant, token: str) -> tuple[Principal, float]:
-        header, issuer = _peek(token)
+        header, issuer = peek(token)
         if issuer == issuer_of(tenant):
             known_keys = self._keys_of(tenant, header.kid)
-            claims = _verified_claims(token, known_keys, issuer, audience_of(tenant), self._clock(), leeway=0)
+            claims = verified_claims(token, known_keys, issuer, audience_of(tenant), self._clock(), leeway=0)
             scopes = _scopes(claims.get("scope"))
             is_client = claims.get("gty") == "client-credentials"
         elif self._outside is not None and tenant.id == DEFAULT_TENANT and issuer == self._outside.issuer:
             known_keys = self._outside.keys_for(header.kid)
-            claims = _verified_claims(
+            claims = verified_claims(
                 token, known_keys, issuer, self._outside.audience, self._clock(), leeway=OUTSIDE_LEEWAY_S
             )
             scopes = _scopes(claims.get("scope")) | _scopes(claims.get("permissions"))
@@ -256,7 +256,7 @@ def _bearer_token(authorization: str | None) -> str:
     return token
 
 
-def _peek(token: str) -> tuple[_Header, str]:
+def peek(token: str) -> tuple[_Header, str]:
     """Return what the token says of its key and issuer, which is not to be believed yet."""
     parts = token.split(".")
     if len(parts) != 3:
@@ -274,9 +274,10 @@ def _decode_part(part: str, type_: type[T]) -> T:
         raise InvalidToken("The token is not a signed JWT.") from None
 
 
-def _verified_claims(
+def verified_claims(
     token: str, known_keys: KeySet, issuer: str, audience: str, now: float, *, leeway: int
 ) -> dict[str, Any]:
+    """Return the claims of a token that `issuer` signed for `audience` with one of its keys. Raises `InvalidToken`."""
     rules = _Claims(
         now=int(now),
         leeway=leeway,

@@ -93,24 +93,36 @@ def _has(keys: KeySet, kid: str | None) -> bool:
 def _read_keys(issuer: str) -> KeySet:
     deadline = time.monotonic() + DEADLINE_S
     with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client:
-        document = _get(client, issuer.rstrip("/") + DISCOVERY, _Discovery, deadline)
+        document = get_json(client, issuer.rstrip("/") + DISCOVERY, _Discovery, deadline)
         if document.issuer != issuer:
             raise ValueError(f"its discovery document is of the issuer {document.issuer!r}")
         if not document.jwks_uri.startswith("https://" if issuer.startswith("https:") else ("https://", "http://")):
             raise ValueError(f"its jwks_uri {document.jwks_uri!r} is not https")
-        published = _get(client, document.jwks_uri, _Published, deadline)
+        published = get_json(client, document.jwks_uri, _Published, deadline)
     return KeySet([key for entry in published.keys if (key := _import_key(entry)) is not None])
 
 
-def _get(client: httpx.Client, address: str, type_: type[T], deadline: float) -> T:
-    with client.stream("GET", address) as response:
+def get_json(client: httpx.Client, address: str, type_: type[T], deadline: float) -> T:
+    """Return what an address answers as a `type_`. Raises as `read_json`."""
+    return read_json(client, client.build_request("GET", address), type_, deadline)
+
+
+def read_json(client: httpx.Client, request: httpx.Request, type_: type[T], deadline: float) -> T:
+    """Return the answer to a request as a `type_`.
+
+    Raises `httpx.HTTPError`, and `ValueError` for another status than 200, another shape, and too much or too late.
+    """
+    response = client.send(request, stream=True)
+    try:
         if response.status_code != 200:
-            raise ValueError(f"{address} answers {response.status_code}")
+            raise ValueError(f"{request.url} answers {response.status_code}")
         body = b""
         for chunk in response.iter_bytes():
             body += chunk
             if len(body) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-                raise ValueError(f"{address} answers too much or too slowly")
+                raise ValueError(f"{request.url} answers too much or too slowly")
+    finally:
+        response.close()
     return msgspec.json.decode(body, type=type_)
 
 

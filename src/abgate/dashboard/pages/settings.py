@@ -19,7 +19,10 @@ from abgate.storage import keys, runtime_keys
 from abgate.storage.engine import appending, reading
 from abgate.storage.runtime_keys import RuntimeKey, is_origin
 
-SHOWN_SETTINGS = ("mode", "upstream_authorize_url", "forced_assignment", "trusted_issuer", "geoip_database")
+SHOWN_SETTINGS = (
+    "mode", "upstream_authorize_url", "forced_assignment", "trusted_issuer", "openid_issuer", "openid_client_id",
+    "openid_roles", "geoip_database",
+)  # fmt: skip
 """What a person at the pages may know of how the server was started; none of them is a secret."""
 
 MAX_ENTRIES = 50

@@ -1,4 +1,4 @@
-"""Signing in by a link that works once, and out."""
+"""Signing in by a link that works once, and out; `pages.openid` is the other way in."""
 
 import asyncio
 import re
@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from litestar import Response, get, post
 
 from abgate.core.ids import timestamp
+from abgate.dashboard.openid import OpenIdProvider
 from abgate.dashboard.rendering import redirect, render
 from abgate.dashboard.roles import SESSION_LIFE_S, sign
 from abgate.dashboard.visits import AnyRequest, Visit, check_same_origin, cookie_name, read_fields, session_key
 from abgate.storage import sessions
 from abgate.storage.engine import appending, reading
 from abgate.storage.sessions import Session
+from abgate.storage.tenants import DEFAULT_TENANT
 
 _PAGE = re.compile(r"/([\w.~-][\w./~-]*)?")
 USED = "This link was used already, or it has expired. Ask for a new one: abgate login-link prints it."
@@ -30,9 +32,9 @@ async def show_sign_in(request: AnyRequest) -> Response[str]:
         status=400 if wrong else 200,
         session=session,
         link=secret,
-        next=_page(request.query_params.get("next")),
+        next=page_of(request.query_params.get("next")),
         wrong=wrong,
-        openid=None,
+        openid=_openid(request),
     )
 
 
@@ -43,8 +45,10 @@ async def sign_in(request: AnyRequest) -> Response[str]:
     form = dict(await read_fields(request))
     session = await asyncio.to_thread(_begin, request, form.get("link", ""))
     if session is None:
-        return render(None, "sign_in.html", status=400, session=None, link="", next="/", wrong=USED, openid=None)
-    return signed_in(request, session, _page(form.get("next")))
+        return render(
+            None, "sign_in.html", status=400, session=None, link="", next="/", wrong=USED, openid=_openid(request)
+        )
+    return signed_in(request, session, page_of(form.get("next")))
 
 
 def signed_in(request: AnyRequest, session: Session, to: str) -> Response[str]:
@@ -71,6 +75,17 @@ def sign_out(visit: Visit, request: AnyRequest) -> Response[str]:
     return answer
 
 
+def provider_for(request: AnyRequest) -> OpenIdProvider | None:
+    """Return the OpenID provider that people sign in with where the request is to; only the default tenant has one."""
+    provider: OpenIdProvider | None = request.app.state.openid
+    return provider if _tenant(request) == DEFAULT_TENANT else None
+
+
+def _openid(request: AnyRequest) -> str | None:
+    provider = provider_for(request)
+    return None if provider is None else provider.name
+
+
 def _find(request: AnyRequest, secret: str) -> Session | None:
     with reading(request.app.state.engine) as connection:
         return sessions.find_link(connection, _tenant(request), secret, now=timestamp(datetime.now(UTC)))
@@ -88,6 +103,6 @@ def _tenant(request: AnyRequest) -> str:
     return tenant
 
 
-def _page(path: str | None) -> str:
+def page_of(path: str | None) -> str:
     """Return a path of this site; whatever else was asked for becomes the first page, not another site."""
     return path if path and _PAGE.fullmatch(path) else "/"

@@ -1,0 +1,14 @@
+"""Where a browser finds a tenant."""
+
+import re
+
+from abgate.settings import Settings
+from abgate.storage.tenants import Tenant
+
+_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+
+
+def address_of(tenant: Tenant, settings: Settings) -> str:
+    """Return where a browser finds the tenant: by plain http only on this machine, and only without a certificate."""
+    is_plain = not settings.tls_cert and _LOOPBACK.fullmatch(tenant.domain)
+    return f"{'http' if is_plain else 'https'}://{tenant.domain}"
