@@ -10,9 +10,11 @@ from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from abgate.analysis import analyst as analyst_
+from abgate.analysis import engines
 from abgate.analysis.aggregates import Proportion
-from abgate.analysis.analyst import Analyst, parse_as_of
+from abgate.analysis.analyst import Analyst, Progress, parse_as_of
 from abgate.analysis.comparison import Comparison, Plan, compare
+from abgate.analysis.measurement import measure
 from abgate.core.allocation import Allocation
 from abgate.core.analysis import Analysis, Guardrail, Horizon
 from abgate.core.errors import InvalidInput, NotFound, Unavailable
@@ -302,6 +304,32 @@ def test_what_cannot_be_answered_is_refused(engine: Engine, lake: Lake, analyst:
         with pytest.raises(InvalidInput, match="as_of"):
             parse_as_of(text)
     assert parse_as_of("2026-05-01T02:00:00.123456+02:00") == datetime(2026, 5, 1, 0, 0, 0, 123_000, tzinfo=UTC)
+
+
+@on_sqlite
+def test_who_waits_can_see_how_far_it_is(
+    engine: Engine, lake: Lake, analyst: Analyst, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(engine)
+    write(lake, people(50, CONTROL, 30), people(50, TREATMENT, 30))
+    monkeypatch.setattr(engines, "ROWS_IN_A_PART", 40)
+    seen = []
+
+    def watched(*arguments: Any) -> Any:
+        *others, tell = arguments
+
+        def telling(done: int) -> None:
+            tell(done)
+            seen.append(analyst.progress(TENANT, EXPERIMENT))
+
+        seen.append(analyst.progress(TENANT, EXPERIMENT))
+        return measure(*others, telling)
+
+    monkeypatch.setattr(analyst_, "measure", watched)
+    assert analyst.progress(TENANT, EXPERIMENT) is None
+    analyst.results(TENANT, EXPERIMENT, now=NOW)
+    assert seen == [Progress(NOW, rows=160, parts=5, done=done) for done in range(6)]
+    assert analyst.progress(TENANT, EXPERIMENT) is None
 
 
 @on_sqlite

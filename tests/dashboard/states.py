@@ -61,7 +61,7 @@ Step = Generator[float, Caller, None]
 Leaves = Callable[[Mapping[str, str], str], bool]
 
 
-class _Moment(Caller, frozen=True):
+class Moment(Caller, frozen=True):
     """A caller at a moment of the past, whose new ids are the same in every run."""
 
     numbers: Iterator[int]
@@ -85,7 +85,7 @@ def fill(engine: Engine, lake: Lake, *, now: datetime, scale: float = 1.0) -> di
         before, place, step = heapq.heappop(waiting)
         author = Author(DEFAULT_TENANT, "user:Ada", timestamp(now + timedelta(days=before)))
         try:
-            after = step.send(_Moment(engine, author, 2, lambda *_: None, analyst, numbers))
+            after = step.send(Moment(engine, author, 2, lambda *_: None, analyst, numbers))
         except StopIteration:
             continue
         heapq.heappush(waiting, (-after, place, step))

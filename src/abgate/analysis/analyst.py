@@ -1,7 +1,7 @@
 """Who answers questions about experiments: a few at a time, and what was answered before at once."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore, Lock
@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Engine
 
+from abgate.analysis import engines
 from abgate.analysis.answers import ExperimentResults
 from abgate.analysis.engines import duckdb_over
 from abgate.analysis.measurement import Measurement, Users, measure
@@ -45,6 +46,15 @@ class _Kept(Struct, frozen=True):
     results: ExperimentResults
 
 
+class Progress(Struct, frozen=True):
+    """How far an answer is that is being computed: so many of its parts, over so many rows of the lake, since when."""
+
+    began: datetime
+    rows: int
+    parts: int
+    done: int = 0
+
+
 class Analyst:
     """Computes results from the lake, in the thread that asks, and keeps them while neither events nor configuration
     changed and no window closed.
@@ -54,6 +64,7 @@ class Analyst:
         self._engine = engine
         self._lake = lake
         self._kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
+        self._under_way: dict[tuple[object, ...], Progress] = {}
         self._mutex = Lock()
         self._turn = BoundedSemaphore(AT_ONCE)
         self._places = BoundedSemaphore(AT_ONCE + WAITING)
@@ -92,11 +103,15 @@ class Analyst:
             found = self._find(key, made_of, moment)
             if found is not None:
                 return found
-            with duckdb_over(exposures, events) as engine:
-                measurement = measure(engine, population_of(question, tenant), question.metrics, dimension)
+            with duckdb_over(exposures, events) as engine, self._told(key, engine, now) as tell:
+                measurement = measure(engine, population_of(question, tenant), question.metrics, dimension, tell)
             results = results_of(question, measurement)
         self._keep(key, _Kept(made_of, None if as_of else measurement.closes_next, results))
         return results
+
+    def progress(self, tenant: str, id: ExperimentId, *, dimension: str | None = None) -> Progress | None:
+        """Return how far the present results of an experiment are; None unless this process computes them now."""
+        return self._under_way.get((tenant, id, dimension, None))
 
     def plan(self, tenant: str, request: PlanRequest, *, now: datetime) -> ExperimentPlan:
         """Return the plan of a checked request, with the traffic that is given or that the exposures tell.
@@ -121,6 +136,19 @@ class Analyst:
         exposures, events = self._lake.read("exposures"), self._lake.read("events")
         with self._in_turn(), duckdb_over(exposures, events) as engine:
             return traffic_of(engine, tenant, ids, now=microseconds(now))
+
+    @contextmanager
+    def _told(self, key: tuple[object, ...], engine: engines.Engine, now: datetime) -> Iterator[Callable[[int], None]]:
+        begun = Progress(now, engine.rows, engine.parts)
+
+        def tell(done: int) -> None:
+            self._under_way[key] = replace(begun, done=done)
+
+        tell(0)
+        try:
+            yield tell
+        finally:
+            del self._under_way[key]
 
     def _find(self, key: tuple[object, ...], made_of: tuple[object, ...], moment: datetime) -> ExperimentResults | None:
         with self._mutex:

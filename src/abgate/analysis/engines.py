@@ -36,7 +36,7 @@ class Engine(Struct, frozen=True, kw_only=True):
 
     `run` returns an expression's rows, few as they are. `keep` evaluates an expression that several others build on,
     once where the engine has a place for it, under a name that may be used again. `part` narrows a table to one of
-    `parts` by the text in a column. `text_at` reads the text or number at a path of an event's body, as text.
+    `parts` by the text in a column; `rows` is how many both tables have, 0 where that is not known. `text_at` reads the text or number at a path of an event's body, as text.
     """
 
     exposures: Table
@@ -44,6 +44,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     run: Callable[[Table], list[dict[str, Any]]]
     keep: Callable[[str, Table], Table]
     parts: int = 1
+    rows: int = 0
     part: Callable[[Table, str, int], Table]
     text_at: Callable[[Table, str], StringValue]
 
@@ -70,13 +71,15 @@ def duckdb_over(exposures: DeltaTable, events: DeltaTable) -> Iterator[Engine]:
             create_view(connection.con, f"lake_{name}", table)
             # The portable way goes through time zones, and takes ten times as long.
             connection.raw_sql(f'CREATE VIEW {name} AS SELECT *, epoch_us("at") AS us FROM lake_{name}')  # noqa: S608
-        parts = 1 + (row_count(exposures) + row_count(events)) // ROWS_IN_A_PART
+        rows = row_count(exposures) + row_count(events)
+        parts = 1 + rows // ROWS_IN_A_PART
         yield Engine(
             exposures=connection.table("exposures"),
             events=connection.table("events"),
             run=rows_of,
             keep=keep,
             parts=parts,
+            rows=rows,
             part=part_of(parts),
             text_at=_text_at_by("json_extract_string"),
         )

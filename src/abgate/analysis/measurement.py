@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Struct
@@ -91,11 +91,17 @@ class Measurement(Struct, frozen=True, kw_only=True):
         return _summed(((arm, sums) for (at, arm, _), sums in self.days.items() if at == place))
 
 
-def measure(engine: Engine, population: Population, metrics: Sequence[Metric], dimension: str | None) -> Measurement:
-    """Return what an experiment's results are made of."""
+def measure(
+    engine: Engine,
+    population: Population,
+    metrics: Sequence[Metric],
+    dimension: str | None,
+    on_part: Callable[[int], None] = lambda _done: None,
+) -> Measurement:
+    """Return what an experiment's results are made of; `on_part` is told how many of the engine's parts are done."""
     measured = [Measured(place, metric) for place, metric in enumerate(metrics)]
     asked = _Asked(engine, population, measured, dimension)
-    return asked.measure()
+    return asked.measure(on_part)
 
 
 class _Asked:
@@ -115,13 +121,14 @@ class _Asked:
         self._spread: dict[int, list[Table]] = {}
         self._closings: list[Microseconds] = []
 
-    def measure(self) -> Measurement:
+    def measure(self, on_part: Callable[[int], None]) -> Measurement:
         seen = self._users()
         self._metrics = self._capped()
         for number in range(self._engine.parts):
             kept = self._units(number)
             self._count(kept)
             self._sum(kept, number)
+            on_part(number + 1)
         return Measurement(
             subjects=[Subjects(*key, n) for key, n in self._subjects.items()],
             forced=self._forced(),

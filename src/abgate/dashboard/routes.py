@@ -40,6 +40,7 @@ PAGES: list[tuple[Any, str, Callable[..., Any], str]] = [
     (get, "/experiments/{id:str}", experiment.show_experiment, READ),
     (post, "/experiments/{id:str}", experiment.act_on_experiment, UPDATE),
     (get, "/experiments/{id:str}/results", experiment.show_results, READ),
+    (get, "/experiments/{id:str}/results/progress", experiment.show_progress, READ),
     (get, "/experiments/{id:str}/results/{file:str}", experiment.download_figure, READ),
     (get, "/experiments/{id:str}/decision", experiment.show_decision, READ),
     (get, "/experiments/{id:str}/edit", edit_experiment.show_edit, UPDATE),

@@ -1,5 +1,6 @@
 """The page of one experiment: what it says, what it did, and what can be done with it."""
 
+from datetime import datetime
 from typing import Any, get_args
 from urllib.parse import urlencode
 
@@ -73,6 +74,15 @@ def show_results(visit: Visit, id: str) -> Response[str]:
     if "choose" in visit.query:
         answer.headers["HX-Push-Url"] = f"/experiments/{id}{asked.query}"
     return answer
+
+
+def show_progress(visit: Visit, id: str) -> Response[str]:
+    """Show how far the results are that are being computed; what is shown stays when another process computes them."""
+    progress = visit.caller.analyst.progress(visit.caller.tenant, id, dimension=_asked(visit).dimension)
+    if progress is None:
+        return Response("", status_code=204)
+    seconds = (datetime.fromisoformat(visit.caller.now) - progress.began).total_seconds()
+    return render(visit, "results_progress.html", progress=progress, seconds=max(0, round(seconds)))
 
 
 def download_figure(visit: Visit, id: str, file: str) -> Response[str]:
