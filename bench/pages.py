@@ -19,8 +19,6 @@ from pathlib import Path
 
 import duckdb
 import httpx
-from harness import seeding, servers
-from harness.report import Finding, print_report
 from sqlalchemy import Engine
 
 from abgate import bootstrap
@@ -34,10 +32,12 @@ from abgate.storage.lake import Lake, append
 from abgate.storage.lake_rows import TableName, schema_of
 from abgate.storage.sessions import Session
 from abgate.storage.tenants import DEFAULT_TENANT
+from harness import seeding, servers
+from harness.report import Finding, print_report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.dashboard.states import Moment, begin  # noqa: E402
+from tests.dashboard.states import Moment, begin
 
 GOAL_MS = 300
 DAYS = 28

@@ -36,7 +36,8 @@ class Engine(Struct, frozen=True, kw_only=True):
 
     `run` returns an expression's rows, few as they are. `keep` evaluates an expression that several others build on,
     once where the engine has a place for it, under a name that may be used again. `part` narrows a table to one of
-    `parts` by the text in a column; `rows` is how many both tables have, 0 where that is not known. `text_at` reads the text or number at a path of an event's body, as text.
+    `parts` by the text in a column; `rows` is how many both tables have, 0 where that is not known. `text_at` reads the
+    text or number at a path of an event's body, as text.
     """
 
     exposures: Table
