@@ -1,5 +1,6 @@
 """What a person finds out at the pages: why a variation, which events, what changed, what matches."""
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -144,6 +145,23 @@ def test_only_an_admin_makes_keys(server: Server) -> None:
     with signed_in(server, role="editor") as editor:
         assert editor.post("/settings", data={"key_name": "mine"}).status_code == 403
         assert "New key" not in editor.get("/settings").text
+
+
+def test_the_form_plans_as_the_api_does(client: httpx.Client, server: Server) -> None:
+    asked = {"plan_rate": "82 %", "plan_effect": "2,5", "plan_per_day": "700", "flow": "nobody_comes_here"}
+    page = client.post("/experiments/new/plan", data=asked).text
+    body = {"rate": 0.82, "relative_effect": 0.025, "per_day": 700}
+    with server.client() as api:
+        plan = sent(api, "POST", "/plan", body)
+    for design in plan["designs"]:
+        assert f"{design['subjects']:,}".replace(",", "\u202f") in page
+        assert f'<td class="number">{math.ceil(design["days"])}</td>' in page
+    for wrong, words in (
+        ({"plan_rate": "many"}, "Today</a>: must be a percentage"),
+        ({"plan_effect": "0"}, "Effect</a>: "),
+        ({"plan_per_day": ""}, "Subjects a day</a>: exposed nobody in the last 14 days"),
+    ):
+        assert words in client.post("/experiments/new/plan", data=asked | wrong).text
 
 
 def test_a_log_stream_is_made_paused_resumed_and_deleted(client: httpx.Client, server: Server) -> None:

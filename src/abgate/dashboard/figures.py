@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -79,7 +79,7 @@ def effects(results: Results, arms: Sequence[Arm]) -> Figure:
         caption="Always-valid intervals of the difference to the control, in percent of the control’s value. "
         "They hold however often one looks.",
         chart="forest",
-        data=_forest(found, arms),
+        data=_forest(found, arms, _tone),
         columns=[_METRIC, *_COMPARED, Column("always_valid_p_value", "p"), Column("verdict", "Found", False)],
         rows=[
             [_metric(metric), *_compared(arm, control, each, metric["unit"]), _p(each), _verdict(each, metric)]
@@ -97,7 +97,7 @@ def guardrails(results: Results, arms: Sequence[Arm]) -> Figure:
         title="Guardrails against their margins",
         caption="The same, with the margin as a line: beyond it a guardrail is broken.",
         chart="forest",
-        data=_forest(found, arms),
+        data=_forest(found, arms, lambda each, metric: _kept(each, metric, reasons).tone or "calm"),
         columns=[_METRIC, *_COMPARED, Column("margin", "Margin"), Column("verdict", "Found", False)],
         rows=[
             [
@@ -204,7 +204,7 @@ def breakdown(metric: Metric, arms: Sequence[Arm], dimension: str) -> Figure:
         title=f"{metric['name']} by {dimension}",
         caption="To look where an effect comes from, not to decide by: with many values, some differ by chance.",
         chart="forest",
-        data=_forest(parts, arms),
+        data=_forest(parts, arms, _tone),
         columns=[Column("value", dimension, False), *_COMPARED, Column("verdict", "Found", False)],
         rows=[
             [
@@ -283,7 +283,9 @@ def _comparisons(
                 yield metric, by_id[each["variation_id"]], control, each
 
 
-def _forest(metrics: Sequence[Metric], arms: Sequence[Arm]) -> dict[str, Any]:
+def _forest(
+    metrics: Sequence[Metric], arms: Sequence[Arm], tone: Callable[[Mapping[str, Any], Metric], str]
+) -> dict[str, Any]:
     """Return the rows of a forest plot on one axis, of differences in percent of the control's value."""
     rows = []
     has_many = sum(not arm.is_control for arm in arms) > 1
@@ -298,7 +300,7 @@ def _forest(metrics: Sequence[Metric], arms: Sequence[Arm]) -> dict[str, Any]:
             "effect": each["effect"] / base * 100,
             "low": low,
             "high": high,
-            "tone": _tone(each, metric),
+            "tone": tone(each, metric),
             "symbol": arm.symbol,
         }
         rows.append(row | ({"margin": sign * metric["margin"] * 100} if metric.get("margin") else {}))

@@ -53,40 +53,48 @@ function rowLabels(rows, width) {
   return { room, axis: { domain: rows.map((_, index) => index), tickFormat: (index) => cut(rows[index].label), label: null, tickSize: 0 } };
 }
 
-// How far a forest reaches to both sides: as far as the first metric and every margin, and as most of the others.
+// How far a forest reaches to the left and to the right: as far as the first metric, every margin and most of the
+// others. What would make all the rest narrow is cut.
 function reach(rows) {
   const ends = rows.map((row) => Math.max(Math.abs(row.low), Math.abs(row.high)));
   const middle = ends.toSorted((a, b) => a - b)[Math.floor(ends.length / 2)];
-  const wanted = [1.1 * ends[0], 1.8 * middle, ...rows.map((row) => 1.3 * Math.abs(row.margin ?? 0))];
-  return Math.max(Math.min(Math.max(...wanted), 1.05 * Math.max(...ends, ...wanted.slice(2))), 1e-6);
+  const most = Math.max(1.1 * ends[0], 2 * middle, ...rows.map((row) => 1.3 * Math.abs(row.margin ?? 0)), 1e-6);
+  const marks = [0, ...rows.flatMap((row) => [row.low, row.high, row.margin ?? 0])];
+  const [low, high] = [Math.max(-most, Math.min(...marks)), Math.min(most, Math.max(...marks))];
+  const rest = 0.08 * (high - low);
+  return [Math.max(-most, low - rest), Math.min(most, high + rest)];
 }
 
 // One line for each metric and treatment: the effect and its always-valid interval, no effect in the middle, and the
 // margin where there is one. An interval that reaches far beyond all effects ends in an arrow.
 function forest({ rows }, width) {
   const { room, axis } = rowLabels(rows, width);
-  const most = reach(rows);
-  const inside = (x) => Math.max(-most, Math.min(most, x));
+  const [from, to] = reach(rows);
+  const inside = (x) => Math.max(from, Math.min(to, x));
   const numbered = rows.map((row, index) => ({ ...row, index, left: inside(row.low), right: inside(row.high) }));
-  const shown = numbered.filter((row) => Math.abs(row.effect) <= most);
-  const cutAt = (side, sign) => numbered.filter((row) => row[side] * sign > most).map((row) => ({
-    ...row, x: sign * most, told: shown.includes(row) ? "" : `${row.effect > 0 ? "+" : "−"}${Math.abs(row.effect).toFixed(0)} %  `,
-  }));
+  const shown = numbered.filter((row) => row.effect >= from && row.effect <= to);
+  const tone = (row) => color(TONES[row.tone]);
+  const told = (row) => `${row.effect > 0 ? "+" : "−"}${Math.abs(row.effect).toFixed(0)} %`;
+  // An arrow where an interval is cut, and the number of an effect that is not on the chart.
+  const cut = (x, isBeyond, anchor, arrow, dx) => [
+    Plot.text(numbered.filter((row) => isBeyond(row.low) || isBeyond(row.high)), { y: "index", x: () => x, text: () => arrow, fill: tone, textAnchor: anchor, dx }),
+    Plot.text(numbered.filter((row) => isBeyond(row.effect)), { y: "index", x: () => x, text: told, fill: tone, textAnchor: anchor, dy: -9 }),
+  ];
   return frame(width, {
     ariaLabel: "Each effect with its interval, in percent of the control’s value. The table has the numbers.",
     height: 58 + rows.length * 30,
     marginLeft: room,
     marginRight: 20,
     marginBottom: 40,
-    x: { label: "difference, % of the control’s value", domain: [-most, most], ticks: Math.max(3, Math.floor(width / 110)), grid: true, labelAnchor: "center", labelArrow: "none" },
+    x: { label: "difference, % of the control’s value", domain: [from, to], ticks: Math.max(3, Math.floor(width / 110)), grid: true, labelAnchor: "center", labelArrow: "none" },
     y: { ...axis, type: "band" },
     marks: [
       Plot.ruleX([0], { stroke: color("edge") }),
       Plot.tickX(numbered.filter((row) => row.margin), { y: "index", x: "margin", stroke: color("text"), strokeWidth: 2, strokeDasharray: "3 2" }),
-      Plot.ruleY(numbered, { y: "index", x1: "left", x2: "right", stroke: (row) => color(TONES[row.tone]), strokeWidth: 2.5 }),
-      Plot.text(cutAt("low", -1), { y: "index", x: "x", text: (row) => `◂ ${row.told}`, fill: (row) => color(TONES[row.tone]), textAnchor: "start", dx: -5 }),
-      Plot.text(cutAt("high", 1), { y: "index", x: "x", text: (row) => `${row.told}▸`, fill: (row) => color(TONES[row.tone]), textAnchor: "end", dx: 5 }),
-      Plot.dot(shown, { y: "index", x: "effect", r: 5, fill: (row) => color(TONES[row.tone]), symbol }),
+      Plot.ruleY(numbered, { y: "index", x1: "left", x2: "right", stroke: tone, strokeWidth: 2.5 }),
+      ...cut(from, (x) => x < from, "start", "◂", -5),
+      ...cut(to, (x) => x > to, "end", "▸", 5),
+      Plot.dot(shown, { y: "index", x: "effect", r: 5, fill: tone, symbol }),
     ],
   });
 }
