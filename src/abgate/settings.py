@@ -16,8 +16,8 @@ PREFIX = "ABGATE_"
 
 MIN_SECRET_LENGTH = 32
 
-_NOT_OURS = ("VECTORS", "TEST_", "BENCH_")
-"""What tests and benchmarks read under the same prefix; never a misspelt setting."""
+_NOT_OURS = ("VECTORS", "TEST_", "BENCH_", "CLIENT_")
+"""What tests, benchmarks and clients of abgate read under the same prefix; never a misspelt setting."""
 
 _UNSPOKEN = frozenset({"secret", "database", "lake", "openid_client_secret"})
 """Settings whose value may hold a password, and so is never repeated in a message."""

@@ -151,13 +151,6 @@ def test_links_go_on_working_beside_it(pages: Server) -> None:
     assert "Sign in</button>" in httpx.get(link).text
 
 
-def test_without_a_provider_there_is_no_such_way_in(server: Server) -> None:
-    with visitor(server) as client:
-        assert client.get("/sign-in/openid").status_code == 404
-        assert client.get("/sign-in/openid/callback?code=1&state=2").status_code == 400
-        assert "Sign in with" not in client.get("/sign-in").text
-
-
 class _Liar(BaseHTTPRequestHandler):
     """A provider whose discovery document names another issuer."""
 

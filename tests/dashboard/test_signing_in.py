@@ -104,3 +104,10 @@ def test_every_page_forbids_what_it_does_not_load(server: Server) -> None:
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
+
+
+def test_without_a_provider_there_is_no_such_way_in(server: Server) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        assert client.get("/sign-in/openid").status_code == 404
+        assert client.get("/sign-in/openid/callback?code=1&state=2").status_code == 400
+        assert "Sign in with" not in client.get("/sign-in").text

@@ -50,7 +50,7 @@ class _Discovery(Struct):
     authorization_endpoint: str
     token_endpoint: str
     userinfo_endpoint: str | None = None
-    token_endpoint_auth_methods_supported: list[str] = ["client_secret_basic"]
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
 
 
 class _Tokens(Struct):
