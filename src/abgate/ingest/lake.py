@@ -149,7 +149,9 @@ class LakeFollower:
                 self._tables = None
             elif self._clock() >= self._retry_at:
                 self.catch_up()
-                self._upkeep.begin_if_due()
+                # Before the first exposure or event there is nothing to keep up, nor a table to be made for it.
+                if self._tables is not None:
+                    self._upkeep.begin_if_due()
                 self._note_success()
         except Overtaken:
             # By another process that held the lease, or by `abgate forget`: what is there now is looked at next.
