@@ -87,7 +87,7 @@ def _fill(engine: Engine, lake: Lake, events: int) -> str:
     seeding.fill(engine, EXPERIMENTS, seed=1)
     start = datetime.now(UTC) - timedelta(days=DAYS + 2)
     author = Author(DEFAULT_TENANT, "bench", timestamp(start))
-    caller = Moment(engine, author, 2, lambda *_: None, Analyst(engine, lake), count(1))
+    caller = Moment(engine, author, 2, lambda *_: None, Analyst(engine, lake), count(10**6))
     made = begin(caller, "passkey-prompt-modal", ["control", "modal"], flow="signup")
     control, treatment = (each.variation_id for each in made.allocations)
     ids = {"experiment": made.id, "control": control, "treatment": treatment}
