@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from abgate.analysis.aggregates import Moments, NotEnoughData, Proportion
 from abgate.analysis.comparison import Plan, compare
+from abgate.analysis.estimates import estimate_proportion
+from abgate.analysis.frequentist import relative_lift
 from abgate.analysis.sequential import critical_z
 from abgate.analysis.simulation import (
     METHODS,
@@ -91,3 +93,31 @@ def test_errors_and_coverage_are_near_what_they_should_be() -> None:
 def test_an_effect_that_no_rate_can_have_is_refused() -> None:
     with pytest.raises(ValueError, match="10 subjects are too few to find any effect with a power of 80%"):
         with_effect(replace(QUICK, per_day=10, days=1), power=0.8)
+
+
+def test_a_sequential_test_of_the_lift_would_not_hold() -> None:
+    """Why decisions are on the absolute scale. 600 experiments: 5% are 30 of them, with a standard error of 5.3."""
+    scarce = Setup(name="scarce", per_day=30, rate=0.05)
+    draw = np.random.default_rng(5)
+    of_lift, of_effect = 0, 0
+    for _ in range(600):
+        seen = [found for arms in arms_by_day(scarce, draw) if (found := _scores(*arms))]
+        of_lift += any(lift >= bound for lift, _, bound in seen)
+        of_effect += any(effect >= bound for _, effect, bound in seen)
+    print(
+        f"false alarms: {of_lift / 600:.2%} by the lift, {of_effect / 600:.2%} by the effect"
+    )  # For docs/statistics.md.
+    assert of_lift >= 30 + 3 * 5.3
+    assert of_effect <= 30
+
+
+def _scores(control: Arm, treatment: Arm) -> tuple[float, float, float] | None:
+    """Return lift and effect in standard errors, and how many are significant at any time."""
+    seen = compared(control, treatment, 0.05)
+    if seen is None or not isinstance(control, Proportion) or not isinstance(treatment, Proportion):
+        return None
+    if not control.successes:
+        return None
+    lift = relative_lift(estimate_proportion(control), estimate_proportion(treatment), alpha=0.05)
+    bound = critical_z(control.n + treatment.n, alpha=0.05, planned_n=28 * 30)
+    return abs(lift.value) / lift.se, abs(seen.effect) / seen.se, bound
