@@ -216,8 +216,8 @@ class _Watch:
 
     def _keep_looking(self) -> None:
         while not self._done.wait(LOOK_S):
-            now = time.monotonic()
             self._in_lake = self._look()
+            now = time.monotonic()
             # One sender, and every event new: the sequences are the numbers in which they were acknowledged.
             while self._passed < len(self.acknowledged) and self.acknowledged[self._passed][1] <= self._in_lake:
                 self._passed += 1
