@@ -1,10 +1,13 @@
 """Who answers questions about experiments: a few at a time, and what was answered before at once."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore, Lock
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,6 +28,10 @@ from abgate.core.plan_request import PlanRequest
 from abgate.storage import experiments
 from abgate.storage.engine import reading
 from abgate.storage.lake import Lake
+from abgate.storage.lake_rows import TableName
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 SETTLING = timedelta(seconds=1)
 """A commit is dated before it is there: answers are made of what is older than this, so that it is found again."""
@@ -34,6 +41,8 @@ WAITING = 4
 """Answers that are computed at a time, and that may wait for their turn: the threads are there for others as well."""
 PATIENCE_S = 60.0
 KEPT = 128
+
+TABLES: tuple[TableName, ...] = ("exposures", "events")
 
 NOTHING = Measurement(
     subjects=[], forced=0, users=Users(), causes={}, days={}, values={}, value_subjects={}, quantiles={}
@@ -66,6 +75,8 @@ class Analyst:
         self._kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
         self._under_way: dict[tuple[object, ...], Progress] = {}
         self._mutex = Lock()
+        self._tables: dict[TableName, DeltaTable] = {}
+        self._looking = Lock()
         self._turn = BoundedSemaphore(AT_ONCE)
         self._places = BoundedSemaphore(AT_ONCE + WAITING)
 
@@ -90,10 +101,14 @@ class Analyst:
             question = question_of(connection, tenant, id, as_of=timestamp(moment), dimension=dimension)
         if not question.phases:
             return results_of(question, NOTHING)
-        exposures, events = (self._lake.read(name, moment - SETTLING) for name in ("exposures", "events"))
+        key = (tenant, id, dimension, as_of)
+        if as_of is None:
+            found = self._find(key, (*self._newest_versions(), question.snapshot_number), moment)
+            if found is not None:
+                return found
+        exposures, events = (self._lake.read(name, moment - SETTLING) for name in TABLES)
         versions = {"exposures": exposures.version(), "events": events.version()}
         question = replace(question, lake_version=versions)
-        key = (tenant, id, dimension, as_of)
         made_of = (*versions.values(), question.snapshot_number)
         found = self._find(key, made_of, moment)
         if found is not None:
@@ -149,6 +164,12 @@ class Analyst:
             yield tell
         finally:
             del self._under_way[key]
+
+    def _newest_versions(self) -> list[int]:
+        """Return the tables' versions now: where an answer was made of these, nothing came since."""
+        with self._looking:
+            self._tables = {name: self._lake.newest(name, self._tables.get(name)) for name in TABLES}
+            return [table.version() for table in self._tables.values()]
 
     def _find(self, key: tuple[object, ...], made_of: tuple[object, ...], moment: datetime) -> ExperimentResults | None:
         with self._mutex:

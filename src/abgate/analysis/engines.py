@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-ROWS_IN_A_PART = 2_000_000
+ROWS_IN_A_PART = 2_500_000
 """Subjects are measured in parts, so that memory does not grow with them: parts of so many rows of both tables."""
 
-MEMORY = "300MB"
+MEMORY = "250MB"
 """What DuckDB may take before it writes to the temporary directory."""
 
 

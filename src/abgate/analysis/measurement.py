@@ -172,9 +172,14 @@ class _Asked:
                 arms = self._causes.setdefault((name, row["value"]), {})
                 arms[row["arm"]] = arms.get(row["arm"], 0) + row["n"]
 
+    def _narrow(self, units: Table) -> Table:
+        """Return what is needed of subjects beside their events: joins carry all that they are given."""
+        named = {"subject", "first", "us", "arm", "phase", *outcomes.where_attributes(self._metrics)}
+        return units.select(*sorted(named | ({self._dimension} if self._dimension else set())))
+
     def _sum(self, kept: Table, number: int) -> None:
         engine, population = self._engine, self._population
-        subjects = counted(kept, population)
+        subjects = engine.keep("subjects", self._narrow(counted(kept, population)))
         events = engine.part(self._events(self._metrics), "whose", number)
         made = engine.keep("outcomes", outcomes.outcomes(subjects, events, self._metrics))
         for row in engine.run(outcomes.moments(made, self._metrics, population, outcomes.by_day(made))):
@@ -215,26 +220,18 @@ class _Asked:
     def _users(self) -> Users:
         """Return the crossover rates, and remember whose subjects are to be left out for it."""
         engine, population = self._engine, self._population
-        total: dict[str, int] = {}
-        crossed: list[Table] = []
-        for number in range(engine.parts):
-            known = engine.keep(f"users_{number}", users(engine.part(engine.events, "user_id", number), population))
-            counts = {
-                "signed_up": known.signed_up.sum(),
-                "signed_up_crossed": (known.signed_up * known.crossed).sum(),
-                "logged_in": known.logged_in.sum(),
-                "logged_in_crossed": (known.logged_in * known.crossed).sum(),
-                "crossed": known.crossed.sum(),
-            }
-            row = engine.run(known.agg(**counts))[0]
-            total = {name: total.get(name, 0) + int(value or 0) for name, value in row.items()}
-            crossed.append(known.filter(known.crossed == 1))
-        any_crossed = total.pop("crossed")
-        if any_crossed and population.crossover == "exclude":
-            import ibis
-
-            everybody = crossed[0] if len(crossed) == 1 else ibis.union(*crossed)
-            self._crossed = engine.keep("crossed", subjects_of_crossed(engine.events, everybody, population))
+        known = users(engine.events, population)
+        counts = {
+            "signed_up": known.signed_up.sum(),
+            "signed_up_crossed": (known.signed_up * known.crossed).sum(),
+            "logged_in": known.logged_in.sum(),
+            "logged_in_crossed": (known.logged_in * known.crossed).sum(),
+            "crossed": known.crossed.sum(),
+        }
+        total = {name: int(value or 0) for name, value in engine.run(known.agg(**counts))[0].items()}
+        if total.pop("crossed") and population.crossover == "exclude":
+            crossed = engine.keep("crossed_users", known.filter(known.crossed == 1))
+            self._crossed = engine.keep("crossed", subjects_of_crossed(engine.events, crossed, population))
         return Users(**total)
 
     def _capped(self) -> list[Measured]:
@@ -244,7 +241,7 @@ class _Asked:
             return self._metrics
         spread: dict[int, list[Table]] = {}
         for number in range(self._engine.parts):
-            subjects = counted(self._units(number), self._population)
+            subjects = self._engine.keep("subjects", self._narrow(counted(self._units(number), self._population)))
             events = self._engine.part(self._events(wanted), "whose", number)
             made = self._engine.keep("outcomes", outcomes.outcomes(subjects, events, wanted))
             for each in wanted:

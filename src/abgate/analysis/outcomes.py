@@ -88,7 +88,7 @@ def outcomes(units: Table, events: Table, metrics: Sequence[Measured]) -> Table:
     for each in metrics:
         columns |= _columns(joined, each)
     found = joined.group_by("first").agg(**columns)
-    all_of_them = units.left_join(found, "first").drop("first_right")
+    all_of_them = units.drop("subject").left_join(found, "first").drop("first_right")
     completed = {name: all_of_them[name].fill_null(0) for each in metrics for name in _completed(each)}
     return _finished(all_of_them.mutate(**completed), metrics)
 
@@ -210,9 +210,8 @@ def _outcome(pairs: Table, value: Any, hits: BooleanValue) -> Any:
     """Return the aggregate that makes a subject's outcome of its events that hit."""
     import ibis
 
-    one = flag(hits)
     if value is UNSET:
-        return one.max()
+        return flag(hits).max()
     match measure(value):
         case "seconds_to_first":
             return ibis.ifelse(hits, ibis.greatest(pairs.since, 0), ibis.null("int64")).min()
@@ -224,7 +223,7 @@ def _outcome(pairs: Table, value: Any, hits: BooleanValue) -> Any:
             order = pairs.since.cast("decimal(38,0)") * ibis.literal(10**15, "int64").cast("decimal(38,0)")
             return number.argmin(order + pairs.sequence.cast("decimal(38,0)"), where=hits & number.notnull())
         case _:
-            return one.sum().cast("int64")
+            return pairs.count(where=hits).cast("int64")
 
 
 def _completed(each: Measured) -> Iterator[str]:

@@ -1,0 +1,78 @@
+"""``python -m harness.measured abgate|pandas DIRECTORY``: one results call, in a process of its own.
+
+Prints what it took as a line of JSON. The base of memory is the process as a server is before its first results call:
+all of abgate is imported and the database is open, nothing of DuckDB, Ibis, SciPy or pandas is. The time is that of a
+warm process: libraries are imported before the clock starts.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+import abgate.app  # noqa: F401  # what a server's process has
+from abgate.analysis.analyst import Analyst
+from abgate.bootstrap import open_database
+from abgate.settings import Settings
+from abgate.storage.lake import Lake
+from abgate.storage.tenants import DEFAULT_TENANT
+
+
+def main() -> None:
+    who, data = sys.argv[1], Path(sys.argv[2])
+    call = _abgate(data) if who == "abgate" else _pandas(data)
+    base = _megabytes("VmRSS")
+    _import_libraries(who)
+    wall, processor = time.perf_counter(), time.process_time()
+    effects = call()
+    measured = {
+        "seconds": time.perf_counter() - wall,
+        "processor": time.process_time() - processor,
+        "megabytes": _megabytes("VmHWM") - base,
+        "effects": effects,
+    }
+    print(json.dumps(measured))
+
+
+def _abgate(data: Path) -> Callable[[], list[float]]:
+    engine = open_database(Settings(data=str(data)), 8000)
+    analyst = Analyst(engine, Lake(str(data / "lake")))
+
+    def call() -> list[float]:
+        from harness.lakes import EXPERIMENT
+
+        results = analyst.results(DEFAULT_TENANT, EXPERIMENT, now=datetime.now(UTC))
+        found = [metric.variations[1].effect for metric in results.metrics]
+        assert all(isinstance(effect, float) for effect in found), results.decision
+        return found  # type: ignore[return-value]
+
+    return call
+
+
+def _pandas(data: Path) -> Callable[[], list[float]]:
+    def call() -> list[float]:
+        from harness.rowwise import effects
+
+        return effects(Lake(str(data / "lake")))
+
+    return call
+
+
+def _import_libraries(who: str) -> None:
+    for name in ("scipy.stats", "statsmodels.stats.multitest", "harness.rowwise"):
+        import_module(name)
+    if who == "abgate":
+        import_module("ibis").duckdb.connect().disconnect()
+
+
+def _megabytes(name: str) -> float:
+    """Return a line of the kernel's account of this process."""
+    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()
