@@ -28,8 +28,8 @@ from abgate.storage.retention import START, Old
 
 TICK_S = 60.0
 EVERY: Microseconds = 3600 * 1_000_000
-AT_ONCE = 250
-"""Rows in a transaction. On SQLite other writers wait for it, some 30 ms."""
+AT_ONCE = 100
+"""Rows in a transaction. On SQLite other writers wait for it, some 15 ms."""
 SHARE = 3
 """After each transaction there is a pause of so many times what it took."""
 RENEW_S = 1.0
