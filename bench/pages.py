@@ -47,7 +47,7 @@ EXPERIMENTS = 1_000
 
 _ROWS = """
     SELECT 'default' AS tenant, strftime(made, '%Y-%m-%d') AS day, made AS "at", i AS sequence, {columns}
-    FROM (SELECT i, {subject} AS s, hash({subject}) AS h, hash(i * 31) AS g,
+    FROM (SELECT i, {subject} AS s, (hash({subject}) % 840)::BIGINT AS h, (hash(i * 31) % 840)::BIGINT AS g,
                  ?::TIMESTAMPTZ + to_microseconds(({subject} * {step} + {delay})::BIGINT) AS made
           FROM range({first}, {last}) AS t(i))
 """
@@ -148,7 +148,8 @@ def _measure(visitor: httpx.Client, id: str, rounds: int) -> Iterator[Finding]:
 def _ask(visitor: httpx.Client, path: str) -> None:
     answer = visitor.get(path)
     assert answer.status_code == 200, answer.text[:500]
-    assert "Counting…" not in answer.text or path.count("/") == 2, "the results were not there"
+    if path.endswith("/results"):
+        assert "Counting…" not in answer.text, "the results were not there"
 
 
 def _times(call: Callable[[], object], rounds: int) -> list[float]:
