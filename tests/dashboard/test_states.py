@@ -196,6 +196,18 @@ def test_the_charts_are_drawn_and_look_closer_by_keyboard(page: Page, told: Told
     assert {urlsplit(url).netloc for url in asked} == {told.server.domain}
 
 
+def test_while_it_is_counted_the_page_asks_how_far_it_is(page: Page, told: Told) -> None:
+    assert told.client.get(f"{told.path('ship')}/results/progress").status_code == 204
+    page.route(re.compile("/results$"), lambda _route: None)  # it is not answered yet
+    so_far = "<p>3 of 8 parts are done</p>"
+    page.route(re.compile("/results/progress$"), lambda route: route.fulfill(body=so_far, content_type="text/html"))
+    page.goto(told.server.url + told.path("ship"))
+    expect(page.get_by_text("3 of 8 parts are done")).to_be_visible()
+    page.unroute_all()
+    page.reload()
+    expect(page.get_by_text("Ship modal.")).to_be_visible()
+
+
 def test_axe_finds_nothing_on_full_charts_by_light_or_by_dark(browser: Browser, told: Told) -> None:
     # axe is put into the page as a script, which the page's own policy would refuse.
     context = browser.new_context(bypass_csp=True)
