@@ -13,7 +13,7 @@ from abgate.dashboard.numbers import NOTHING, count, fixed
 
 WATCHED = {
     "fixed": "one look at the end",
-    "group_sequential": "a horizon, a look a day",
+    "group_sequential": "horizon, a look a day",
     "always_valid": "looks at any time",
 }
 SIGNIFICANT = 3
@@ -37,11 +37,12 @@ def _assumed(made: ExperimentPlan) -> Iterator[Text]:
 
 
 def _table(made: ExperimentPlan, *, is_share: bool) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("watched by", no_wrap=True)
-    names = ["effect", "relative", "subjects", "by variation", "on average"]
+    names = ["effect", "relative", "subjects", "on average"]
     for name in names if made.traffic is UNSET else [*names, "days", "on average"]:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
+    table.add_column("by variation")
     for design in made.designs:
         table.add_row(*map(Text, _row(design, has_days=made.traffic is not UNSET, is_share=is_share)))
     return table
@@ -50,17 +51,17 @@ def _table(made: ExperimentPlan, *, is_share: bool) -> Table:
 def _row(design: Design, *, has_days: bool, is_share: bool) -> Iterator[str]:
     yield WATCHED[design.monitoring]
     yield NOTHING if design.effect is None else _effect(design.effect, is_share=is_share)
-    yield NOTHING if design.relative_effect is UNSET else f"{_significant(design.relative_effect * 100)} %"
+    yield NOTHING if design.relative_effect is UNSET else f"{_significant(design.relative_effect * 100)}\u202f%"
     yield count(design.subjects)
-    yield ", ".join(count(each) for each in design.by_variation)
     yield count(design.expected_subjects)
     if has_days:
         yield _days(design.days)
         yield _days(design.expected_days)
+    yield ", ".join(count(each) for each in design.by_variation)
 
 
 def _effect(effect: float, *, is_share: bool) -> str:
-    return f"{_significant(effect * 100)} pp" if is_share else _significant(effect)
+    return f"{_significant(effect * 100)}\u202fpp" if is_share else _significant(effect)
 
 
 def _significant(value: float) -> str:

@@ -164,12 +164,12 @@ def _report(setups: Sequence[Setup], tallies: Sequence[Tally], seed: int) -> Ren
 
 
 def _table(title: str, setups: Sequence[Setup], rows: Sequence[Mapping[Method, float]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(title, overflow="fold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    table.add_column("scenario", overflow="fold")
     if setups[0].effect:
         table.add_column("effect", justify="right", no_wrap=True)
     for method in rows[0]:
-        table.add_column(TITLES[method], justify="right", no_wrap=True)
+        table.add_column(TITLES[method], justify="right")
     for setup, shares in zip(setups, rows, strict=True):
         effect = [f"{setup.effect:+.3g}"] if setup.effect else []
         table.add_row(setup.name, *effect, *(f"{100 * share:.2f}" for share in shares.values()))
