@@ -1,5 +1,9 @@
-"""The same numbers, to the digit, from `as_of` after more events came in and the configuration changed."""
+"""The same numbers, to the digit, from `as_of` after more events came in and the configuration changed.
 
+So many more rows as ``ABGATE_TEST_MORE`` says, 14,100 if it says nothing: ``ABGATE_TEST_MORE=1000000`` is the full size.
+"""
+
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +21,23 @@ from abgate.storage.lake import Lake
 from tests.analysis.test_analyst import begin, people, write
 from tests.analysis.traffic import CONTROL, EXPERIMENT, TENANT, TREATMENT
 
+MORE = int(os.environ.get("ABGATE_TEST_MORE", "14100"))
+AT_ONCE = 50_000
+"""Subjects a commit; the control's log in once in fifty times, the treatment's four times in five."""
+
+
+def write_more(lake: Lake) -> int:
+    """Write as many more rows, and return how many more subjects there are."""
+    subjects = round(MORE / 1.41 / 2)
+    for first in range(1000, 1000 + subjects, AT_ONCE):
+        count = min(AT_ONCE, 1000 + subjects - first)
+        write(
+            lake,
+            people(count, CONTROL, count // 50, first=first),
+            people(count, TREATMENT, count * 4 // 5, first=first),
+        )
+    return 2 * subjects
+
 
 def test_the_same_numbers_come_again(engine: Engine, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
@@ -26,7 +47,7 @@ def test_the_same_numbers_come_again(engine: Engine, tmp_path: Path) -> None:
     time.sleep(SETTLING.total_seconds())
     first = Analyst(engine, lake).results(TENANT, EXPERIMENT, now=datetime.now(UTC), dimension="client_id")
     assert first.population["exposed"] == 1000
-    write(lake, people(5000, CONTROL, 100, first=1000), people(5000, TREATMENT, 4000, first=1000))
+    more = write_more(lake)
     author = Author(TENANT, "client@example", timestamp(datetime.now(UTC)))
     with writing(engine, TENANT) as connection:
         analyses.put(connection, author, EXPERIMENT, Analysis(primary="lockout_rate"))
@@ -34,7 +55,7 @@ def test_the_same_numbers_come_again(engine: Engine, tmp_path: Path) -> None:
     time.sleep(SETTLING.total_seconds())
     now = datetime.now(UTC)
     analyst = Analyst(engine, lake)
-    assert analyst.results(TENANT, EXPERIMENT, now=now).population["exposed"] == 11_000
+    assert analyst.results(TENANT, EXPERIMENT, now=now).population["exposed"] == 1000 + more
     as_of = datetime.fromisoformat(first.as_of)
     again = analyst.results(TENANT, EXPERIMENT, now=now, as_of=as_of, dimension="client_id")
     assert again == first
