@@ -85,7 +85,8 @@ def main() -> None:
 def _fill(engine: Engine, lake: Lake, events: int) -> str:
     """Make a thousand experiments, and one more with so many events in the lake; return its id."""
     seeding.fill(engine, EXPERIMENTS, seed=1)
-    start = datetime.now(UTC) - timedelta(days=DAYS + 2)
+    # Every window has closed, a week's as well: an answer is kept until the next one closes.
+    start = datetime.now(UTC) - timedelta(days=DAYS + 9)
     author = Author(DEFAULT_TENANT, "bench", timestamp(start))
     caller = Moment(engine, author, 2, lambda *_: None, Analyst(engine, lake), count(10**6))
     made = begin(caller, "passkey-prompt-modal", ["control", "modal"], flow="signup")
