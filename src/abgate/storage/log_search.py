@@ -61,7 +61,9 @@ def list_after(connection: Connection, tenant: str, *, log_id: str | None, take:
         after = found
     rows = connection.execute(
         select_events()
-        .where(event.c.tenant == tenant, event.c.sequence > after, event.c.sequence <= enriched_up_to(connection))
+        # Not the bare column: SQLite would gather all of the tenant's events by an index of theirs, and sort them.
+        .where(event.c.tenant.concat("") == tenant, event.c.sequence > after)
+        .where(event.c.sequence <= enriched_up_to(connection))
         .order_by(event.c.sequence)
         .limit(take)
     )

@@ -84,7 +84,8 @@ def list_events(connection: Connection, *, after: int, take: int, tenant: str | 
     sequence = auth_events.c.sequence
     query = select_events().where(sequence > after, sequence <= enriched_up_to(connection))
     if tenant is not None:
-        query = query.where(auth_events.c.tenant == tenant)
+        # Not the bare column: SQLite would gather all of the tenant's events by an index of theirs, and sort them.
+        query = query.where(auth_events.c.tenant.concat("") == tenant)
     return [logged_event(row) for row in connection.execute(query.order_by(sequence).limit(take))]
 
 
