@@ -1,6 +1,6 @@
 """The same numbers, to the digit, from `as_of` after more events came in and the configuration changed.
 
-So many more rows as ``ABGATE_TEST_MORE`` says, 14,100 if it says nothing: ``ABGATE_TEST_MORE=1000000`` is the full size.
+So many more rows as ``ABGATE_TEST_MORE`` says, else 14,100: ``ABGATE_TEST_MORE=1000000`` is the full size.
 """
 
 import os
