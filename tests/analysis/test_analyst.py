@@ -162,6 +162,21 @@ def test_without_new_events_it_is_answered_from_memory(engine: Engine, lake: Lak
 
 
 @on_sqlite
+def test_a_costly_answer_is_given_for_a_while_although_more_came_in(
+    engine: Engine, lake: Lake, analyst: Analyst, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analyst_, "COSTLY_S", 0.0)
+    begin(engine)
+    write(lake, people(100, CONTROL, 70), people(100, TREATMENT, 76))
+    first = analyst.results(TENANT, EXPERIMENT, now=NOW)
+    write(lake, people(1, CONTROL, 1, first=500))
+    soon = NOW + timedelta(milliseconds=10)
+    assert analyst.results(TENANT, EXPERIMENT, now=soon) is first
+    assert analyst.results(TENANT, EXPERIMENT, now=soon, as_of=soon).population["exposed"] == 201
+    assert analyst.results(TENANT, EXPERIMENT, now=NOW + timedelta(hours=1)).population["exposed"] == 201
+
+
+@on_sqlite
 def test_a_window_that_closes_is_noticed(engine: Engine, lake: Lake, analyst: Analyst) -> None:
     begin(engine)
     at = START + timedelta(hours=2)

@@ -2,7 +2,7 @@ import math
 import random
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from abgate.analysis.aggregates import NotEnoughData, Proportion
@@ -11,6 +11,7 @@ from abgate.analysis.proportions import (
     compare_proportions,
     pooled_z_p_value,
     score_interval,
+    score_standard_error,
     wilson_interval,
 )
 
@@ -93,6 +94,7 @@ def test_the_score_interval_is_the_published_one(a: Proportion, b: Proportion, l
 
 
 @given(ARMS, ARMS, ALPHAS)
+@example(Proportion(1, 0), Proportion(213556, 0), 0.001)
 def test_the_score_interval_is_where_the_score_test_stops_to_reject(a: Proportion, b: Proportion, alpha: float) -> None:
     low, high = score_interval(a, b, alpha=alpha)
     effect = b.rate - a.rate
@@ -101,6 +103,22 @@ def test_the_score_interval_is_where_the_score_test_stops_to_reject(a: Proportio
         assert high - low < 2
     swapped = score_interval(b, a, alpha=alpha)
     assert swapped == (pytest.approx(-high, abs=1e-7), pytest.approx(-low, abs=1e-7))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "difference", "se"),
+    [
+        # By bisection of the likelihood's derivative in 50 digits.
+        (Proportion(213556, 0), Proportion(1, 0), -5.08e-05, 1.542289680534149e-05),
+        (Proportion(1, 1), Proportion(509448, 509448), -1.1027974058461189e-06, 1.4712894602831513e-06),
+        (Proportion(1, 0), Proportion(801291, 332138), -0.9211382533882919, 0.0006006297583901586),
+    ],
+)
+def test_the_score_test_keeps_its_digits_at_the_ends(
+    a: Proportion, b: Proportion, difference: float, se: float
+) -> None:
+    assert score_standard_error(a, b, difference) == pytest.approx(se, rel=1e-9)
+    assert score_standard_error(b, a, -difference) == pytest.approx(se, rel=1e-9)
 
 
 def test_just_enough_data_is_enough() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore, Lock
+from time import thread_time
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -41,6 +42,10 @@ WAITING = 4
 """Answers that are computed at a time, and that may wait for their turn: the threads are there for others as well."""
 PATIENCE_S = 60.0
 KEPT = 128
+COSTLY_S = 5.0
+REST = 10
+"""An answer that took this much processor time is given again for so many times as long, though more came in since: on
+a large lake with open windows every visit would count anew, and be told of nothing else."""
 
 TABLES: tuple[TableName, ...] = ("exposures", "events")
 
@@ -52,6 +57,7 @@ NOTHING = Measurement(
 class _Kept(Struct, frozen=True):
     made_of: tuple[object, ...]
     holds_until: Microseconds | None
+    rests_until: datetime
     results: ExperimentResults
 
 
@@ -66,7 +72,7 @@ class Progress(Struct, frozen=True):
 
 class Analyst:
     """Computes results from the lake, in the thread that asks, and keeps them while neither events nor configuration
-    changed and no window closed.
+    changed and no window closed; those that took long, for a while longer.
     """
 
     def __init__(self, engine: Engine, lake: Lake) -> None:
@@ -103,7 +109,9 @@ class Analyst:
             return results_of(question, NOTHING)
         key = (tenant, id, dimension, as_of)
         if as_of is None:
-            found = self._find(key, (*self._newest_versions(), question.snapshot_number), moment)
+            found = self._find_resting(key, question.snapshot_number, now)
+            if found is None:
+                found = self._find(key, (*self._newest_versions(), question.snapshot_number), moment)
             if found is not None:
                 return found
         exposures, events = (self._lake.read(name, moment - SETTLING) for name in TABLES)
@@ -118,10 +126,13 @@ class Analyst:
             found = self._find(key, made_of, moment)
             if found is not None:
                 return found
+            began = thread_time()
             with duckdb_over(exposures, events) as engine, self._told(key, engine, now) as tell:
                 measurement = measure(engine, population_of(question, tenant), question.metrics, dimension, tell)
             results = results_of(question, measurement)
-        self._keep(key, _Kept(made_of, None if as_of else measurement.closes_next, results))
+            took_s = thread_time() - began
+        rests_until = now + timedelta(seconds=(1 + REST) * took_s if took_s >= COSTLY_S else 0)
+        self._keep(key, _Kept(made_of, None if as_of else measurement.closes_next, rests_until, results))
         return results
 
     def progress(self, tenant: str, id: ExperimentId, *, dimension: str | None = None) -> Progress | None:
@@ -170,6 +181,12 @@ class Analyst:
         with self._looking:
             self._tables = {name: self._lake.newest(name, self._tables.get(name)) for name in TABLES}
             return [table.version() for table in self._tables.values()]
+
+    def _find_resting(self, key: tuple[object, ...], snapshot_number: int, now: datetime) -> ExperimentResults | None:
+        with self._mutex:
+            kept = self._kept.get(key)
+            is_resting = kept is not None and kept.made_of[-1] == snapshot_number and now < kept.rests_until
+            return kept.results if kept is not None and is_resting else None
 
     def _find(self, key: tuple[object, ...], made_of: tuple[object, ...], moment: datetime) -> ExperimentResults | None:
         with self._mutex:

@@ -132,7 +132,7 @@ def score_interval(a: Proportion, b: Proportion, *, alpha: float) -> Interval:
     z = normal_quantile(alpha / 2)
 
     def excess(difference: float) -> float:
-        return abs(effect - difference) - z * _score_se(a, b, difference)
+        return abs(effect - difference) - z * score_standard_error(a, b, difference)
 
     return _root(excess, effect, -1.0), _root(excess, effect, 1.0)
 
@@ -148,11 +148,17 @@ def _root(excess: Callable[[float], float], inside: float, outside: float) -> fl
     return float(brentq(excess, inside, outside, xtol=1e-15, rtol=1e-14))
 
 
-def _score_se(a: Proportion, b: Proportion, difference: float) -> float:
+def score_standard_error(a: Proportion, b: Proportion, difference: float) -> float:
     """Return the standard error of b − a if it was `difference`, at the shares that are then the likeliest.
 
-    The likeliest share solves a cubic; Miettinen & Nurminen 1985, appendix I, with Vieta's trigonometric solution.
+    The likeliest share solves a cubic; Miettinen & Nurminen 1985, appendix I, with Vieta's trigonometric solution. That
+    loses half of the digits where two roots come near each other: Newton's steps give them back, from the side where
+    the shares are small and `a` has the smaller one, so that nothing is lost by taking them from 1 or from each other.
     """
+    if 2 * (a.successes + b.successes) > a.n + b.n:
+        a, b, difference = _failures(a), _failures(b), -difference
+    if difference < 0:
+        a, b, difference = b, a, -difference
     n, successes = a.n + b.n, a.successes + b.successes
     c0 = a.successes * difference * (1 - difference) / n
     c1 = ((a.n * difference - n - 2 * a.successes) * difference + successes) / n
@@ -160,6 +166,19 @@ def _score_se(a: Proportion, b: Proportion, difference: float) -> float:
     q = (c2 / 3) ** 3 - c1 * c2 / 6 + c0 / 2
     p = math.copysign(math.sqrt(max(0.0, (c2 / 3) ** 2 - c1 / 3)), q)
     angle = (math.pi + math.acos(min(1.0, max(-1.0, q / p**3)))) / 3 if p else 0.0
-    share_a = min(1.0, max(0.0, 2 * p * math.cos(angle) - c2 / 3))
-    share_b = min(1.0, max(0.0, share_a + difference))
+    share_a = _polished(2 * p * math.cos(angle) - c2 / 3, c2, c1, c0)
+    share_a = min(1.0 - difference, max(0.0, share_a))
+    share_b = share_a + difference
     return math.sqrt((share_a * (1 - share_a) / a.n + share_b * (1 - share_b) / b.n) * n / (n - 1))
+
+
+def _failures(arm: Proportion) -> Proportion:
+    return Proportion(arm.n, arm.n - arm.successes)
+
+
+def _polished(root: float, c2: float, c1: float, c0: float) -> float:
+    for _ in range(4):
+        slope = (3 * root + 2 * c2) * root + c1
+        if slope:
+            root -= (((root + c2) * root + c1) * root + c0) / slope
+    return root
