@@ -26,7 +26,7 @@ from tests.faults.writing import Writer, keeps
 from tests.server import Server, running_server
 
 WRITERS = 5
-SERVER_KILLS = 10
+SERVER_KILLS = 20
 POSTGRESQL_KILLS = 3
 WRITES_BEFORE_A_KILL = 30
 
