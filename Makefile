@@ -67,10 +67,11 @@ clean: ## Remove everything that was made here except data/
 	rm -rf $(VENV) $(BENCH) dist .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/contract/*/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The build back end goes in first and isolation is off, because constraints do not reach an isolated build.
+# The build back ends go in first and isolation is off, because constraints do not reach an isolated build: hatchling
+# for abgate, and for pyspark, which comes as source, a setuptools newer than that of a new environment.
 $(VENV)/.installed: pyproject.toml constraints.txt scripts/create-venv
 	scripts/create-venv $(VENV)
-	$(PIP) install -c constraints.txt hatchling editables
+	$(PIP) install -c constraints.txt hatchling editables setuptools
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 

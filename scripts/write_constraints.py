@@ -16,8 +16,9 @@ from packaging.utils import canonicalize_name
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
-# The build back end is in no extra: pyproject.toml names hatchling, which needs editables for an editable install.
-ROOTS = ("abgate[dev]", "hatchling", "editables")
+# The build back ends are in no extra: pyproject.toml names hatchling, which needs editables for an editable install;
+# pyspark comes as source, which setuptools builds.
+ROOTS = ("abgate[dev]", "hatchling", "editables", "setuptools")
 BENCH_ROOTS = ("abgate[bench]",)
 
 
