@@ -48,7 +48,7 @@ def pictures(ids: Mapping[str, str]) -> list[Picture]:
     experiments = {state: f"/experiments/{id}" for state, id in ids.items()}
     return [
         Picture("experiments", "/", 620),
-        Picture("experiment", f"{experiments['ship']}", 1420),
+        Picture("experiment", experiments["ship"], 1420),
         Picture("why", "/why?flow=authentication&device=passkey-prompt-modal-13-400", 900),
         Picture("experiment-dark", f"{experiments['ship']}?dimension=browser", 3200, scheme="dark"),
         Picture("mismatch", experiments["srm"], 2900),
