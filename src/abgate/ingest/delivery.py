@@ -90,6 +90,8 @@ class LogStreams:
 
     async def news_beyond(self, end: int) -> None:
         """Wait until the enricher stands elsewhere than at `end`, so that streams with nothing to do cost nothing."""
+        # What is known here of the enricher may be older than what the stream has read.
+        await asyncio.sleep(POLL_S)
         while self._enriched_up_to == end:
             await self._has_moved.wait()
 
@@ -140,7 +142,6 @@ class _Delivery:
         # One of its own, not the process's: a task that was cancelled may still be at the database.
         self._lease = Lease(streams.engine, due.consumer, holder=secrets.token_hex(8))
         self._failures = 0
-        self._done_up_to: int | None = None
 
     async def run(self) -> None:
         """Deliver until the task is cancelled, or the stream suspended."""
@@ -151,14 +152,12 @@ class _Delivery:
             try:
                 while True:
                     await asyncio.sleep(await self._step(webhook))
-                    if self._done_up_to is not None:
-                        await self._streams.news_beyond(self._done_up_to)
             finally:
                 with suppress(Refusal):
                     await asyncio.shield(asyncio.to_thread(self._lease.release))
 
     async def _step(self, webhook: Webhook) -> float:
-        """Deliver one batch, and return how many seconds to wait for the next."""
+        """Deliver one batch, or wait for news where there is none; return the seconds to wait before the next."""
         try:
             return await self._deliver(webhook)
         except LeaseLost:
@@ -171,7 +170,6 @@ class _Delivery:
         return FIRST_WAIT_S
 
     async def _deliver(self, webhook: Webhook) -> float:
-        self._done_up_to = None
         if not await asyncio.to_thread(self._lease.hold):
             return LASTS_S / RENEWALS
         following = await asyncio.to_thread(self._next, webhook)
@@ -183,10 +181,9 @@ class _Delivery:
         if following.has_moved:
             await asyncio.to_thread(self._advance, following)
         self._failures = 0
-        if not following.is_last:
-            return 0
-        self._done_up_to = following.position
-        return POLL_S
+        if following.is_last:
+            await self._streams.news_beyond(following.position)
+        return 0
 
     def _next(self, webhook: Webhook) -> _Next:
         with reading(self._engine) as connection:
