@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from abgate.core.person import Links, Person, user_name_of
 from abgate.storage.lake import LOG, Lake, Overtaken, last_sequence, overtaking, transaction
-from abgate.storage.lake_rows import TableName, schema_of
+from abgate.storage.lake_rows import TABLES, TableName, schema_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pyarrow.compute import Expression
     from pyarrow.fs import PyFileSystem
 
-TABLES: tuple[TableName, ...] = ("events", "exposures")
 ROUNDS = 10
 """So often the files are searched. The last search finds nothing; others may compact or merge between two of them."""
 PREDICATE = 1_000

@@ -16,14 +16,12 @@ from sqlalchemy import Engine
 from abgate.storage import positions
 from abgate.storage.engine import appending, reading
 from abgate.storage.lake import Lake, Overtaken, correct, last_revision, last_sequence
-from abgate.storage.lake_rows import TableName, rows_of
+from abgate.storage.lake_rows import TABLES, TableName, rows_of
 from abgate.storage.logged import LoggedEvent, list_corrections
 from abgate.storage.positions import ENRICHER, LAKE
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
-
-TABLES: tuple[TableName, ...] = ("exposures", "events")
 
 AT_ONCE = 20_000
 """Corrections in one merge."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyarrow import Table as Rows
 
 TableName = Literal["events", "exposures"]
+TABLES: tuple[TableName, ...] = ("exposures", "events")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1) // timedelta(microseconds=1)
