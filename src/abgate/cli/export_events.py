@@ -1,6 +1,5 @@
 """``abgate export``: the events, enriched, or the exposures as JSON lines."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +8,7 @@ import typer
 from abgate.cli.opened import Data, Database, Opened, TenantId, opened
 from abgate.cli.progress import bar
 from abgate.core.errors import InvalidInput
-from abgate.core.events import Microseconds, microseconds
+from abgate.core.events import Microseconds, parse_moment
 from abgate.ingest.export_file import continued
 from abgate.storage import exports
 from abgate.storage.exports import Asked
@@ -69,7 +68,6 @@ def _moment(option: str, text: str | None) -> Microseconds | None:
     if text is None:
         return None
     try:
-        parsed = datetime.fromisoformat(text)
+        return parse_moment(text)
     except ValueError:
         raise InvalidInput(option, "must be a date or a moment, such as 2026-01-31 or 2026-01-31T12:00:00Z.") from None
-    return microseconds(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))

@@ -75,6 +75,15 @@ def to_timestamp(at: Microseconds) -> Timestamp:
     return timestamp(_EPOCH + timedelta(microseconds=at))
 
 
+def parse_moment(text: str) -> Microseconds:
+    """Return a date, or a date and time, as somebody wrote it in ISO 8601: in UTC when it names no zone.
+
+    Raises `ValueError`.
+    """
+    moment = datetime.fromisoformat(text)
+    return microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
 def parse_timestamp(timestamp: Timestamp) -> Microseconds:
     """Return a timestamp of ours in whole microseconds."""
     return microseconds(datetime.fromisoformat(timestamp))

@@ -1,7 +1,6 @@
 """Operations on log streams, as the published Management API has them."""
 
 import re
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -10,7 +9,7 @@ from msgspec import UNSET
 from sqlalchemy import Connection
 
 from abgate.core.errors import InvalidInput, NotFound, RuleBroken
-from abgate.core.events import Microseconds, microseconds
+from abgate.core.events import Microseconds, parse_moment
 from abgate.core.log_stream import MAX_STREAMS, HttpSink, LogStream, Secrets, host_of, revise, separated
 from abgate.management.bodies import CreateLogStream, LogStreamAnswer, UpdateLogStream
 from abgate.management.caller import Caller
@@ -125,7 +124,6 @@ def _may_be_reached(host: str, settings: Settings) -> bool:
 
 def _moment(text: str) -> Microseconds:
     try:
-        moment = datetime.fromisoformat(text)
+        return parse_moment(text)
     except ValueError:
         raise InvalidInput("startFrom", "must be a date and time such as 2026-01-31T12:00:00.000Z") from None
-    return microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

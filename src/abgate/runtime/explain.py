@@ -4,7 +4,6 @@ A past answer is recomputed from the change history: the configuration of that m
 """
 
 import asyncio
-from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
@@ -21,8 +20,9 @@ from abgate.asgi import (
     send_json,
 )
 from abgate.core.errors import InvalidInput
+from abgate.core.events import parse_moment, to_timestamp
 from abgate.core.explanation import Explanation, explain
-from abgate.core.ids import Timestamp, timestamp
+from abgate.core.ids import Timestamp
 from abgate.core.snapshot import EMPTY, Snapshot
 from abgate.runtime.delivery import Delivery
 from abgate.runtime.resolve import BODY_LIMIT, ResolveRequest, read_login, read_request
@@ -72,7 +72,6 @@ class ExplainEndpoint:
 
 def _moment(text: str) -> Timestamp:
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return to_timestamp(parse_moment(text))
+    except (ValueError, OverflowError):
         raise InvalidInput("at", "must be a moment in ISO 8601, such as 2026-11-24T09:30:00Z") from None
-    return timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -2,13 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from abgate.core.events import Microseconds, microseconds, to_timestamp
+from abgate.core.events import Microseconds, parse_moment, to_timestamp
 
 MAX_LOG_ID_LENGTH = 256
 MAX_NAME_LENGTH = 256
@@ -77,8 +76,6 @@ def milliseconds(given: Object, name: str) -> str | None:
 def moment(text: str) -> Microseconds:
     """Return an ISO 8601 date and time. Raises `NotAnEvent`."""
     try:
-        parsed = datetime.fromisoformat(text)
+        return parse_moment(text)
     except ValueError:
         raise NotAnEvent("date: must be a date and time as in 2026-01-31T12:00:00.000Z (ISO 8601).") from None
-    # Without a zone it is UTC, as every date in a tenant log.
-    return microseconds(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
