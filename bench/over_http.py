@@ -12,13 +12,14 @@ import os
 import platform
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -97,6 +98,7 @@ class _Bench:
 
     def __init__(self, stack: ExitStack, folder: Path, options: argparse.Namespace) -> None:
         self.options = options
+        self.folder = folder
         self.core, self.other_core = sorted(os.sched_getaffinity(0))[:2]
         self.ports: dict[str, int] = {}
         self.key = "abk_bench"
@@ -167,9 +169,14 @@ class _Bench:
             with urlopen(f"http://127.0.0.1:{self.ports[name]}/metrics") as answered:
                 text = answered.read().decode()
             assert _metric(text, "abgate_exposures_dropped_total") == 0, "the queue was full"
-            if _metric(text, "abgate_exposures_waiting") == 0 and _metric(text, "abgate_exposures_unfiled") == 0:
+            if _metric(text, "abgate_exposures_waiting") == 0 and self._unfiled(name) == 0:
                 return
             time.sleep(0.05)
+
+    def _unfiled(self, name: str) -> int:
+        with closing(sqlite3.connect(self.folder / name / "abgate.db")) as database:
+            count: int = database.execute("SELECT count(*) FROM exposure_groups").fetchone()[0]
+            return count
 
     def _answer(self, name: str, ask: Ask) -> bytes:
         client = Client(self.ports[name], self._key_of(name))

@@ -1,6 +1,6 @@
 """The import directions of the house: who may know whom.
 
-core ◄─ storage ◄─ management │ runtime │ ingest │ dashboard ◄─ app ◄─ cli
+core ◄─ storage ◄─ management │ runtime │ ingest │ dashboard ◄─ app, background ◄─ cli
 core ◄─ client                 the statistics of analysis know neither core nor any database
 """
 
@@ -36,10 +36,11 @@ DIRECTIONS: dict[str, frozenset[str]] = {
     "management": SHARED | {"core", "storage", "analysis"},
     # Pages act by the operations of the Management API, never beside them.
     "dashboard": SHARED | {"core", "storage", "analysis", "management"},
-    # Any other file at the root is a piece of app.py that got a file of its own.
+    # Any other file at the root is a piece of the wiring that got a file of its own.
     "wiring": SHARED | {"core", "storage"},
     "app": SHARED | WEB | {"core", "storage", "analysis", "wiring"},
-    "cli": SHARED | WEB | {"core", "storage", "analysis", "client", "wiring", "app"},
+    "background": SHARED | WEB | {"core", "storage", "analysis", "wiring"},
+    "cli": SHARED | WEB | {"core", "storage", "analysis", "client", "wiring", "app", "background"},
 }
 
 # Pure statistics: numbers in, numbers out. The package's __init__ counts, since importing any of them runs it.
@@ -97,8 +98,11 @@ def broken_directions(file: str, source: str) -> list[str]:
         complaint = _complaint(path, room, parts)
         if parts[0] == "abgate" and len(parts) > 1 and parts[1] in WEB - {room}:
             web_imports.add(parts[1])
-            if len(web_imports) > 1 and room != "app":
-                complaint = complaint or f"brings {' and '.join(sorted(web_imports))} together, which only app.py does"
+            if len(web_imports) > 1 and room not in {"app", "background"}:
+                complaint = (
+                    complaint
+                    or f"brings {' and '.join(sorted(web_imports))} together, which only app.py and background.py do"
+                )
         if complaint:
             broken.append(f"{file}:{line}: {complaint}")
     return broken

@@ -71,15 +71,25 @@ def database(kind: str, directory: Path) -> Iterator[dict[str, str]]:
 
 
 def memory_mb(port: int) -> float:
-    """Return the memory that the server on this port has resident, in megabytes."""
+    """Return the memory that the process of the server on this port that answers has resident, in megabytes."""
     status = Path(f"/proc/{_pids[port]}/status").read_text("ascii")
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
 def processor_seconds(port: int) -> float:
-    """Return the processor time that the server on this port has used so far, itself without what it started."""
-    fields = Path(f"/proc/{_pids[port]}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the processor time that the processes of the server on this port have used so far."""
+    ticks = 0
+    parents = {_pids[port]}
+    # A process has a higher number than the one that started it, as long as the numbers do not begin anew.
+    for pid in sorted(int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if pid in parents or int(fields[1]) in parents:
+            parents.add(pid)
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:

@@ -1,8 +1,7 @@
-"""Wiring: settings → engine → applications. The only module that imports everything."""
+"""Wiring: settings → engine → applications: all that answers requests. What runs beside it is in `background.py`."""
 
 import asyncio
 import contextlib
-import secrets
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,15 +18,10 @@ from abgate.dashboard.openid import OpenIdProvider
 from abgate.dashboard.routes import pages_router
 from abgate.ingest.admission import open_admission
 from abgate.ingest.appending import Appender
-from abgate.ingest.delivery import LogStreams
-from abgate.ingest.enrichment import Enricher
 from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
-from abgate.ingest.lake import LakeFollower
-from abgate.ingest.purge import Purger
 from abgate.logs import configure_logs
 from abgate.management.application import create_management_app
 from abgate.management.auth import Tenants, TokenVerifier
-from abgate.management.auto_pause import AutoPause
 from abgate.runtime.attributes import AttributeReader
 from abgate.runtime.dispatch import RuntimeApp
 from abgate.runtime.exposures import Exposures
@@ -56,23 +50,16 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     authenticate = _authentication(tenants, verifier, keys, recognize)
     snapshots = Snapshots(engine)
     exposures = Exposures(engine)
-    holder = secrets.token_hex(8)
-    lake = Lake(settings.lake_url, settings.lake_retention_days)
-    analyst = Analyst(engine, lake)
-    enricher = Enricher(engine, holder=holder)
-    appender = Appender(engine, on_stored=enricher.wake)
-    streams = LogStreams(engine, vault, settings, on_change=snapshots.refresh)
-    follower = LakeFollower(engine, lake, holder=holder)
+    analyst = Analyst(engine, Lake(settings.lake_url, settings.lake_retention_days))
+    appender = Appender(engine)
     admission = open_admission(engine, settings, vault)
-    purger = Purger(engine, admission.retention, holder=holder)
-    auto_pause = AutoPause(engine, analyst, holder=holder, on_change=snapshots.refresh)
 
     @contextlib.asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
         async with contextlib.AsyncExitStack() as workers:
-            for each in (snapshots, keys, purger, follower, streams, enricher, exposures, appender, auto_pause):
+            for each in (snapshots, keys, exposures, appender):
                 await workers.enter_async_context(each.running())
             yield
         engine.dispose()

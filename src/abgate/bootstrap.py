@@ -33,16 +33,16 @@ def make_data_directory(settings: Settings) -> None:
         ) from error
 
 
-def open_database(settings: Settings, default_port: int) -> Engine:
+def open_database(settings: Settings, default_port: int, *, gives_way: bool = False) -> Engine:
     """Return an engine on a database that is at the present schema and has the default tenant.
 
     Makes the data directory when it is missing. Any number of processes may do so at once, also beside running
     servers. The default tenant gets the setting `domain`, else keeps the one it has, else is at
-    ``localhost`` and `default_port`. Raises `StartError`.
+    ``localhost`` and `default_port`. What `gives_way` means is said at `create_engine`. Raises `StartError`.
     """
     make_data_directory(settings)
     try:
-        engine = create_engine(settings.database_url)
+        engine = create_engine(settings.database_url, gives_way=gives_way)
     except (SQLAlchemyError, ValueError) as error:
         raise StartError("ABGATE_DATABASE (--database) is no database URL that can be read.") from error
     try:

@@ -1,8 +1,10 @@
 """``abgate serve``: the server."""
 
 import os
+import signal
 import socket
 import ssl
+import sys
 import tempfile
 from contextlib import suppress
 from typing import Annotated
@@ -11,7 +13,9 @@ import msgspec
 import typer
 
 from abgate.bootstrap import StartError, open_database, open_vault
+from abgate.cli.beside import beside
 from abgate.cli.opened import Data, Database
+from abgate.logs import configure_logs
 from abgate.settings import Settings, meaning, read_settings, to_environment
 from abgate.storage import tenants
 from abgate.storage.engine import reading
@@ -97,6 +101,23 @@ def _address(settings: Settings) -> str:
 
 
 def _run(settings: Settings, listening: socket.socket) -> None:
+    def work(end: int) -> None:
+        # Else the port would stay taken for as long as this takes to end.
+        listening.close()
+        from abgate import background
+
+        background.run(settings, end)
+
+    configure_logs()
+    # Unlike the signal's own way, it lets the process beside this one end first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with tempfile.TemporaryDirectory(prefix="abgate-metrics-") as metrics:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        with beside(work), suppress(KeyboardInterrupt):
+            _answer(settings, listening)
+
+
+def _answer(settings: Settings, listening: socket.socket) -> None:
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
@@ -117,13 +138,10 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
     )
-    with suppress(KeyboardInterrupt):
-        if settings.workers > 1:
-            with tempfile.TemporaryDirectory(prefix="abgate-metrics-") as metrics:
-                os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-                Multiprocess(config, sockets=[listening]).run()
-            return
-        server = uvicorn.Server(config)
-        server.run(sockets=[listening])
-        if not server.started:
-            raise typer.Exit(3)
+    if settings.workers > 1:
+        Multiprocess(config, sockets=[listening]).run()
+        return
+    server = uvicorn.Server(config)
+    server.run(sockets=[listening])
+    if not server.started:
+        raise typer.Exit(3)

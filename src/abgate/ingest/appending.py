@@ -5,7 +5,7 @@ A commit waits for the disk whether it is of one event or of thousands, so sende
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -28,10 +28,9 @@ class _Batch(Struct, frozen=True, eq=False):
 class Appender:
     """Stores what many senders bring, in the order in which they brought it. Safe to use from many threads."""
 
-    def __init__(self, engine: Engine, *, on_stored: Callable[[], object] = lambda: None) -> None:
-        """Store in `engine`; `on_stored` is told after each transaction."""
+    def __init__(self, engine: Engine) -> None:
+        """Store in `engine`."""
         self._engine = engine
-        self._on_stored = on_stored
         self._waiting: deque[_Batch] = deque()
         self._writer = ThreadPoolExecutor(1, "abgate-events")
 
@@ -56,7 +55,6 @@ class Appender:
                 self._store(group)
             except Exception as error:
                 self._store_apart(group, error)
-            self._on_stored()
 
     def _next_group(self) -> list[_Batch]:
         group: list[_Batch] = []

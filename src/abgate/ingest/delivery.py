@@ -9,7 +9,7 @@ import asyncio
 import random
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,7 @@ from abgate.core.log_stream import wanted_by
 from abgate.ingest.webhook import Event, NotDelivered, Webhook
 from abgate.settings import Network, Settings
 from abgate.storage import log_streams, positions
-from abgate.storage.changes import Author, Written
+from abgate.storage.changes import Author
 from abgate.storage.engine import appending, reading, writing
 from abgate.storage.keys import Cipher
 from abgate.storage.leases import LASTS_S, RENEWALS, Lease, LeaseLost
@@ -58,16 +58,14 @@ class LogStreams:
         cipher: Cipher,
         settings: Settings,
         *,
-        on_change: Callable[[str, Sequence[Written]], object] = lambda _tenant, _written: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         jitter: Callable[[], float] = random.random,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        """Read streams and events of `engine`; `on_change` is told when one was suspended."""
+        """Read streams and events of `engine`."""
         self.engine = engine
         self.allowed: tuple[Network, ...] = settings.log_stream_allowed
         self.patience_s = settings.log_stream_patience_s
-        self.on_change = on_change
         self.clock = clock
         self.jitter = jitter
         self.ssl_context = ssl_context
@@ -225,7 +223,6 @@ class _Delivery:
         author = Author(self._due.tenant, ACTOR, self._now())
         with suppress(Conflict), writing(self._engine, self._due.tenant) as connection:
             log_streams.suspend(connection, author, self._due)
-        self._streams.on_change(self._due.tenant, author.wrote)
         log.error("log_stream_suspended", stream=self._stream.id, failing_since=since, reason=reason)
 
     async def _held(self, doing: Coroutine[Any, Any, None]) -> None:

@@ -124,12 +124,7 @@ class Enricher:
         self._engine = engine
         self._lease = Lease(engine, ENRICHER, holder=holder, clock=clock)
         self._linger_s = linger_s
-        self._wake = threading.Event()
         self._stopping = threading.Event()
-
-    def wake(self) -> None:
-        """Say that there is something to enrich, which would otherwise be seen a moment later."""
-        self._wake.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -141,7 +136,6 @@ class Enricher:
             yield
         finally:
             self._stopping.set()
-            self._wake.set()
             await asyncio.to_thread(worker.join)
 
     def catch_up(self) -> bool:
@@ -172,11 +166,8 @@ class Enricher:
     def _keep_enriching(self) -> None:
         while not self._stopping.is_set():
             try:
-                if self.catch_up():
-                    self._wake.wait(POLL_S)
-                else:
-                    self._stopping.wait(POLL_S)
-                self._wake.clear()
+                self.catch_up()
+                self._stopping.wait(POLL_S)
             except Refusal as refusal:
                 log.warning("enricher_database_away", reason=refusal.message)
                 self._stopping.wait(RETRY_S)

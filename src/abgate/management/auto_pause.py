@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
@@ -22,10 +22,10 @@ from abgate.analysis.answers import ExperimentResults
 from abgate.core.errors import Refusal
 from abgate.core.events import AUTO_PAUSED, AuthEvent, parse_timestamp
 from abgate.core.ids import ENTROPY_BYTES, ExperimentId, make_id, timestamp
-from abgate.management.caller import Caller, OnChange
+from abgate.management.caller import Caller
 from abgate.management.experiments import change_status
 from abgate.storage import analyses, changes, event_log
-from abgate.storage.changes import Author
+from abgate.storage.changes import Author, Written
 from abgate.storage.engine import reading
 from abgate.storage.leases import Lease, LeaseLost
 
@@ -48,14 +48,12 @@ class AutoPause:
         analyst: Analyst,
         *,
         holder: str,
-        on_change: OnChange,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Watch the experiments of `engine`. `holder` tells this process from all others."""
         self._engine = engine
         self._analyst = analyst
         self._lease = Lease(engine, "auto_pause", holder=holder, lasts_s=LASTS_S)
-        self._on_change = on_change
         self._clock = clock
         self._stopping = threading.Event()
 
@@ -95,7 +93,7 @@ class AutoPause:
         if not _must_pause(results):
             return
         author = Author(tenant, ACTOR, timestamp(self._clock()), why=_reason(results))
-        caller = Caller(self._engine, author, 2, self._on_change, self._analyst)
+        caller = Caller(self._engine, author, 2, _nobody_to_tell, self._analyst)
         with caller.writing() as connection:
             self._lease.check(connection)
             if _is_overtaken(connection, tenant, results):
@@ -116,6 +114,10 @@ class AutoPause:
             self._stopping.wait(max(EVERY_S, time.monotonic() - began))
         with suppress(Refusal):
             self._lease.release()
+
+
+def _nobody_to_tell(_tenant: str, _written: Sequence[Written]) -> None:
+    """The processes that serve logins see the change in the database, within a second."""
 
 
 def _must_pause(results: ExperimentResults) -> bool:

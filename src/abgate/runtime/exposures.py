@@ -4,31 +4,26 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from itertools import islice
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from abgate.core.errors import Unavailable
 from abgate.core.events import Exposure
-from abgate.runtime.metrics import DROPPED, UNFILED, WAITING, WRITTEN
+from abgate.runtime.metrics import DROPPED, WAITING, WRITTEN
 from abgate.storage.engine import appending
-from abgate.storage.exposure_groups import Packed, add_group, file_group, file_one_by_one, pack
+from abgate.storage.exposure_groups import Packed, add_group, pack
 
 CAPACITY = 100_000
-GROUP = 500
-"""On SQLite to file one group keeps other writers out for some 40 ms."""
+GROUP = 200
+"""On SQLite to file one group keeps other writers out for some 15 ms."""
 LINGER_S = 0.03
 """How long the first exposure of a group waits for others. With the write, it is stored within 100 ms."""
-BUSY = 50
-"""When as many exposures come in one linger, logins need the processor more than reports of them do."""
-CALM_S = 0.5
-"""How long that has not been so before reports get the processor again: what slows logins must not look like calm."""
-PATIENCE = 1_000_000
-"""So many exposures of this process may be stored and not filed; past that, logins have to share the processor."""
+AT_ONCE = 10_000
+"""So many are stored in one transaction."""
 RETRY_S = 0.5
 STOP_PATIENCE_S = 10.0
 
@@ -41,8 +36,7 @@ class Exposures:
     What is in the queue when the process is killed is lost: at most the last 100 ms while the database answers. While
     it does not, exposures wait here; past the bound they are dropped, counted and logged.
 
-    The writer stores them in groups, which survive any kill, and files the groups into the event log when logins leave
-    it the time; whatever a process left unfiled, the next one files.
+    The writer stores them in groups, which survive any kill; `abgate.ingest.filing` files them into the event log.
     """
 
     def __init__(self, engine: Engine, *, capacity: int = CAPACITY, linger_s: float = LINGER_S) -> None:
@@ -52,9 +46,6 @@ class Exposures:
         self._linger_s = linger_s
         self._queue: deque[Packed] = deque()
         self._stored = 0
-        self._filed = 0
-        self._has_unfiled = True
-        self._rushed_at = -CALM_S
         self._has_work = threading.Event()
         self._progress = threading.Condition()
         self._stopping = threading.Event()
@@ -96,7 +87,7 @@ class Exposures:
         self._writer.start()
 
     def stop(self) -> None:
-        """Store and file what there is, and end; what the database does not take within ten seconds is dropped."""
+        """Store what there is, and end; what the database does not take within ten seconds is dropped."""
         if self._writer is None:
             return
         self._stopping.set()
@@ -108,75 +99,45 @@ class Exposures:
             self._note_stored(len(self._queue))
 
     def flush(self, patience_s: float = 1.0) -> bool:
-        """Wait until what was recorded so far is filed; False when that took longer than `patience_s`."""
+        """Wait until what was recorded so far is stored; False when that took longer than `patience_s`."""
         with self._progress:
             target = self._stored + len(self._queue)
-            return self._progress.wait_for(lambda: self._filed >= target, patience_s)
+            return self._progress.wait_for(lambda: self._stored >= target, patience_s)
 
     def _keep_writing(self) -> None:
         while not self._stopping.is_set():
-            if not (self._queue or self._has_unfiled):
-                self._has_work.wait()
-            if self._has_work.wait(self._linger_s if self._is_rush() else 0):
-                self._stopping.wait(self._linger_s)
-                self._has_work.clear()
-            if len(self._queue) >= BUSY:
-                self._rushed_at = time.monotonic()
-            if not (self._store() and (self._is_rush() or self._file())):
+            self._has_work.wait()
+            self._stopping.wait(self._linger_s)
+            self._has_work.clear()
+            if not self._store():
+                self._has_work.set()
                 self._stopping.wait(RETRY_S)
         give_up_at = time.monotonic() + STOP_PATIENCE_S
-        while (self._queue or self._has_unfiled) and time.monotonic() < give_up_at:
-            if not (self._store() and self._file()):
-                time.sleep(LINGER_S)
-
-    def _is_rush(self) -> bool:
-        return time.monotonic() - self._rushed_at < CALM_S and self._stored - self._filed < PATIENCE
+        while self._queue and time.monotonic() < give_up_at:
+            if not self._store():
+                time.sleep(self._linger_s)
 
     def _store(self) -> bool:
-        """Store the queue, group by group; False when the database is away and the rest stays where it is."""
+        """Store the queue; False when the database is away and the rest stays where it is."""
         while self._queue:
-            group = list(islice(self._queue, GROUP))
-            if not self._attempt(partial(add_group, group=group)):
+            taken = list(islice(self._queue, AT_ONCE))
+            try:
+                with appending(self._engine) as connection:
+                    for start in range(0, len(taken), GROUP):
+                        add_group(connection, taken[start : start + GROUP])
+            except Unavailable as error:
+                WAITING.set(len(self._queue))
+                if not self._is_away:
+                    log.warning("exposures_database_away", reason=error.message, waiting=len(self._queue))
+                self._is_away = True
                 return False
-            WRITTEN.inc(len(group))
-            self._has_unfiled = True
-            self._note_stored(len(group))
-        return True
-
-    def _file(self) -> bool:
-        """File one group, if there is any; False when the database is away."""
-        filed: list[int] = []
-        refused: list[Exception] = []
-
-        def file_what_can_be(connection: Connection) -> None:
-            count, why = file_one_by_one(connection)
-            filed.append(count)
-            refused.extend(why)
-
-        try:
-            is_there = self._attempt(lambda connection: filed.append(file_group(connection)))
-        except Exception:
-            # One that can never be stored must not hold up all the others.
-            filed.clear()
-            is_there = self._attempt(file_what_can_be)
-        if is_there:
-            self._note_filed(*filed)
-            for error in refused:
-                self._drop(1, f"it cannot be stored: {error!r}")
-        return is_there
-
-    def _attempt(self, step: Callable[[Connection], None]) -> bool:
-        """Take one step in a transaction; False when the database is away."""
-        try:
-            with appending(self._engine) as connection:
-                step(connection)
-        except Unavailable as error:
-            WAITING.set(len(self._queue))
-            if not self._is_away:
-                log.warning("exposures_database_away", reason=error.message, waiting=len(self._queue))
-            self._is_away = True
-            return False
-        self._is_away = False
+            except Exception:
+                # Whatever it was, a thread that died of it would leave every exposure from now on unstored.
+                log.exception("exposures_fault", waiting=len(self._queue))
+                return False
+            self._is_away = False
+            WRITTEN.inc(len(taken))
+            self._note_stored(len(taken))
         return True
 
     def _note_stored(self, count: int) -> None:
@@ -185,14 +146,6 @@ class Exposures:
                 self._queue.popleft()
             self._stored += count
             WAITING.set(len(self._queue))
-            UNFILED.set(self._stored - self._filed)
-
-    def _note_filed(self, count: int) -> None:
-        with self._progress:
-            self._has_unfiled = count > 0
-            # Without any group left, all is filed, whoever did it.
-            self._filed = min(self._filed + count, self._stored) if count else self._stored
-            UNFILED.set(self._stored - self._filed)
             self._progress.notify_all()
 
     def _drop(self, count: int, why: str) -> None:

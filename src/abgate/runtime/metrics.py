@@ -1,7 +1,7 @@
 """What Prometheus reads at ``/metrics``. No label names a tenant, a subject or an experiment.
 
-With several server processes the library keeps the values in files (``PROMETHEUS_MULTIPROC_DIR``, which `abgate serve`
-sets), so that whichever process is asked answers for all of them.
+A server is several processes: the library keeps the values in files (``PROMETHEUS_MULTIPROC_DIR``, which `abgate serve`
+sets), so that whichever of them is asked answers for all.
 """
 
 import os
@@ -30,8 +30,7 @@ FAULTS = Counter("abgate_faults", "Logins that went on without an experiment by 
 CIRCUIT_OPENED = Counter("abgate_circuit_opened", "Times the circuit opened after five faults in a row.")
 WAITING = Gauge("abgate_exposures_waiting", "Exposures not yet stored.", multiprocess_mode="livesum")
 WRITTEN = Counter("abgate_exposures_written", "Exposures stored.")
-UNFILED = Gauge("abgate_exposures_unfiled", "Exposures stored, not yet in the event log.", multiprocess_mode="livesum")
-DROPPED = Counter("abgate_exposures_dropped", "Exposures lost: the queue was full, or they cannot be stored.")
+DROPPED = Counter("abgate_exposures_dropped", "Exposures lost: the queue was full, or JSON cannot hold them.")
 CHECKED = Gauge(
     "abgate_snapshot_checked_timestamp_seconds",
     "When the snapshots were last known to be the database's; time() less this is their greatest age.",

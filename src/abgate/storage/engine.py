@@ -20,6 +20,8 @@ from abgate.storage.turns import NoTurn, Turns
 POOL_SIZE = 16
 PATIENCE_S = 5.0
 POLL_S = 0.001
+GIVE_WAY_S = 0.003
+"""Long enough that whoever looks every `POLL_S` finds a turn."""
 
 _LOCK = select(tenants.c.id).where(tenants.c.id == bindparam("tenant")).with_for_update()
 
@@ -29,16 +31,18 @@ _READ_ONLY_SQLSTATE = "25006"
 _DAMAGED_SQLITE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-def create_engine(url: str, *, patience_s: float = PATIENCE_S) -> Engine:
+def create_engine(url: str, *, patience_s: float = PATIENCE_S, gives_way: bool = False) -> Engine:
     """Return an engine for `url`, such as ``sqlite:////var/lib/abgate/abgate.db`` or ``postgresql://…``.
 
     A caller waits at most `patience_s` for a connection, and as long for another writer's lock, before it is refused.
+    One that `gives_way` lets the writers of other processes, who see on SQLite only now and then whether it is their
+    turn, write between any two transactions of its own.
     Errors, which are logged, do not repeat the values of the statement that failed: they tell of people.
     """
     if url.startswith(("postgresql://", "postgres://")):
         url = "postgresql+psycopg://" + url.split("://", 1)[1]
     if is_sqlite(url):
-        return _create_sqlite_engine(make_url(url), patience_s)
+        return _create_sqlite_engine(make_url(url), patience_s, gives_way=gives_way)
     return _create_postgresql_engine(make_url(url), patience_s)
 
 
@@ -95,7 +99,15 @@ def _turn(engine: Engine, tenant: str | None) -> AbstractContextManager[None]:
         return nullcontext()
     options = engine.get_execution_options()
     turns: Turns = options["abgate_turns"]
-    return turns.taken(key, patience_s=options["abgate_patience_s"])
+    taken = turns.taken(key, patience_s=options["abgate_patience_s"])
+    return _giving_way(taken) if options.get("abgate_gives_way") else taken
+
+
+@contextmanager
+def _giving_way(turn: AbstractContextManager[None]) -> Iterator[None]:
+    with turn:
+        yield
+        sleep(GIVE_WAY_S)
 
 
 @contextmanager
@@ -159,10 +171,10 @@ def _create_postgresql_engine(url: URL, patience_s: float) -> Engine:
     return engine
 
 
-def _create_sqlite_engine(url: URL, patience_s: float) -> Engine:
+def _create_sqlite_engine(url: URL, patience_s: float, *, gives_way: bool) -> Engine:
     engine = _create_engine(
         url,
-        execution_options={"abgate_turns": Turns(), "abgate_patience_s": patience_s},
+        execution_options={"abgate_turns": Turns(), "abgate_patience_s": patience_s, "abgate_gives_way": gives_way},
         hide_parameters=True,
         max_overflow=0,
         pool_size=POOL_SIZE,

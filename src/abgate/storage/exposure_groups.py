@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from abgate.core.assignment import Reason
 from abgate.core.compiled import ExperimentDetails
@@ -68,6 +68,12 @@ def add_group(connection: Connection, group: Iterable[Packed]) -> None:
         lots.setdefault(experiment, []).append(rest)
     body = b",".join(b"[%b,[%b]]" % (experiment, b",".join(rests)) for experiment, rests in lots.items())
     connection.execute(insert(exposure_groups), {"body": b"[%b]" % body})
+
+
+def count_groups(connection: Connection) -> int:
+    """Return how many groups wait to be filed, at most: some between the oldest and the newest may be filed already."""
+    oldest, newest = connection.execute(select(func.min(exposure_groups.c.id), func.max(exposure_groups.c.id))).one()
+    return 0 if newest is None else int(newest - oldest + 1)
 
 
 def file_group(connection: Connection) -> int:
