@@ -1,8 +1,8 @@
 """Log streams: each tenant's enriched events, delivered in order and at least once, each stream by itself.
 
-Every active stream is a task in each server process; the one that holds the stream's lease delivers. It goes on from
-the position in the database, which moves only when the endpoint took the events, so a process that ends between the
-two leaves the next one to deliver them again. A stream that fails waits longer and longer, alone.
+Every active stream is a task in each server's background process; the one that holds the stream's lease delivers. It
+goes on from the position in the database, which moves only when the endpoint took the events, so a process that ends
+between the two leaves the next one to deliver them again. A stream that fails waits longer and longer, alone.
 """
 
 import asyncio
