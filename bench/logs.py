@@ -7,8 +7,7 @@ client pages through the log by checkpoint as well, and the searches that read n
 import argparse
 import random
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from abgate.storage import event_log
 from abgate.storage.engine import appending
 from abgate.storage.tenants import DEFAULT_TENANT
 from harness import servers
+from harness.clock import milliseconds
 from harness.logins import EXPERIMENTS, SECOND, START, experiment_id, exposure, log
 from harness.report import Finding, print_report
 
@@ -102,31 +102,20 @@ def _measure(kind: str, data: Path, settings: dict[str, str], options: argparse.
 
         client.logs.list(request_options=_asked())
         for name, q in INDEXED.items():
-            yield Finding(f"{kind}_{name}", _times(lambda q=q: search(q), options.rounds), GOAL_MS, unit=" ms")
-        yield Finding(f"{kind}_first_page", _times(client.logs.list, options.rounds), GOAL_MS, unit=" ms")
+            yield Finding(f"{kind}_{name}", milliseconds(lambda q=q: search(q), options.rounds), GOAL_MS, unit=" ms")
+        yield Finding(f"{kind}_first_page", milliseconds(client.logs.list, options.rounds), GOAL_MS, unit=" ms")
         last = {"from": "log-0", "take": 100}
 
         def follow() -> None:
             last["from"] = client.logs.list(request_options=_asked(**last)).items[-1].log_id
 
-        yield Finding(f"{kind}_next_checkpoint", _times(follow, options.rounds), GOAL_MS, unit=" ms")
+        yield Finding(f"{kind}_next_checkpoint", milliseconds(follow, options.rounds), GOAL_MS, unit=" ms")
         for name, q in UNINDEXED.items():
-            yield Finding(f"{kind}_{name}", _times(lambda q=q: search(q), 5), unit=" ms")
+            yield Finding(f"{kind}_{name}", milliseconds(lambda q=q: search(q), 5), unit=" ms")
 
 
 def _asked(**parameters: Any) -> Any:
     return {"additional_query_parameters": parameters, "timeout_in_seconds": 120}
-
-
-def _times(call: Callable[[], object], rounds: int) -> list[float]:
-    """Return what each call took, in milliseconds; the first one, which opens what is needed, is not counted."""
-    call()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1000)
-    return times
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ import os
 import secrets
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -33,6 +32,7 @@ from abgate.storage.lake_rows import TableName, schema_of
 from abgate.storage.sessions import Session
 from abgate.storage.tenants import DEFAULT_TENANT
 from harness import seeding, servers
+from harness.clock import milliseconds
 from harness.report import Finding, print_report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -139,11 +139,9 @@ def _visitor(engine: Engine, port: int) -> Iterator[httpx.Client]:
 
 def _measure(visitor: httpx.Client, id: str, rounds: int) -> Iterator[Finding]:
     page, results = f"/experiments/{id}", f"/experiments/{id}/results"
-    first = _times(lambda: _ask(visitor, results), 1)
-    yield Finding("first_counting", first, unit=" ms")
+    yield Finding("first_counting", milliseconds(lambda: _ask(visitor, results), 1, is_cold=True), unit=" ms")
     for name, path in (("list_of_1000", "/"), ("experiment", page), ("its_results", results)):
-        _ask(visitor, path)
-        yield Finding(name, _times(lambda path=path: _ask(visitor, path), rounds), GOAL_MS, unit=" ms")
+        yield Finding(name, milliseconds(lambda path=path: _ask(visitor, path), rounds), GOAL_MS, unit=" ms")
 
 
 def _ask(visitor: httpx.Client, path: str) -> None:
@@ -151,15 +149,6 @@ def _ask(visitor: httpx.Client, path: str) -> None:
     assert answer.status_code == 200, answer.text[:500]
     if path.endswith("/results"):
         assert "Counting…" not in answer.text, "the results were not there"
-
-
-def _times(call: Callable[[], object], rounds: int) -> list[float]:
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1000)
-    return times
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from harness import lakes, servers
+from harness.clock import milliseconds
 from harness.report import Finding, print_report
 
 GOAL_RATIO, GOAL_MB, GOAL_GROWTH, GOAL_KEPT_MS = 4.0, 512, 10.0, 50
@@ -79,13 +79,7 @@ def _kept(data: Path) -> list[float]:
     with servers.abgate(data) as port:
         headers = {"Authorization": f"Bearer {token}"}
         with httpx.Client(base_url=f"http://localhost:{port}", headers=headers, timeout=600) as client:
-            client.get(path).raise_for_status()
-            times = []
-            for _ in range(KEPT_ROUNDS):
-                began = time.perf_counter()
-                client.get(path).raise_for_status()
-                times.append((time.perf_counter() - began) * 1000)
-    return times
+            return milliseconds(lambda: client.get(path).raise_for_status(), KEPT_ROUNDS)
 
 
 if __name__ == "__main__":
