@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from abgate.core.errors import Unavailable
-from abgate.management.outside_issuer import KEEP_FOR_S, MAX_ANSWER_BYTES, OutsideIssuer
+from abgate.management.discovery import MAX_ANSWER_BYTES
+from abgate.management.outside_issuer import KEEP_FOR_S, OutsideIssuer
 
 from .identity_server import AUDIENCE, IdentityServer, running_identity_server, signing_key
 

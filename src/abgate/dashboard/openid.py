@@ -1,7 +1,5 @@
 """Signing in with the operator's OpenID provider: the authorization code flow (OpenID Connect Core 1.0, section 3.1),
 with PKCE (RFC 7636), a state and a nonce.
-
-The only addresses asked are the setting's and those that its discovery document names, never one out of a request.
 """
 
 import base64
@@ -10,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
@@ -19,7 +17,8 @@ from msgspec import Struct
 
 from abgate.core.errors import InvalidToken, Unavailable
 from abgate.management.auth import OUTSIDE_LEEWAY_S, peek, verified_claims
-from abgate.management.outside_issuer import DISCOVERY, OutsideIssuer, get_json, read_json
+from abgate.management.discovery import Discovered, check_transport, discover, read_json
+from abgate.management.outside_issuer import OutsideIssuer
 from abgate.settings import OpenIdRole, Settings
 from abgate.storage.sessions import Role
 
@@ -31,7 +30,6 @@ AT_ONCE = 4
 """Sign-ins that may speak to the provider at a time: the threads are there for others as well."""
 STRENGTH: Mapping[Role, int] = {"viewer": 1, "editor": 2, "admin": 3}
 
-T = TypeVar("T")
 Claims = Mapping[str, Any]
 
 
@@ -45,8 +43,7 @@ class Attempt(Struct, frozen=True):
     expires_at: float
 
 
-class _Discovery(Struct):
-    issuer: str
+class _Discovery(Discovered):
     authorization_endpoint: str
     token_endpoint: str
     userinfo_endpoint: str | None = None
@@ -127,13 +124,10 @@ class OpenIdProvider:
     def _discover(self) -> _Discovery:
         deadline = time.monotonic() + TIMEOUT_S
         with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client:
-            found = get_json(client, self._issuer.rstrip("/") + DISCOVERY, _Discovery, deadline)
-        if found.issuer != self._issuer:
-            raise ValueError(f"its discovery document is of the issuer {found.issuer!r}")
-        allowed = ("https://",) if self._issuer.startswith("https:") else ("https://", "http://")
-        for endpoint in (found.authorization_endpoint, found.token_endpoint, found.userinfo_endpoint or "https://"):
-            if not endpoint.startswith(allowed):
-                raise ValueError(f"its endpoint {endpoint!r} is not https")
+            found = discover(client, self._issuer, _Discovery, deadline)
+        for endpoint in (found.authorization_endpoint, found.token_endpoint, found.userinfo_endpoint):
+            if endpoint is not None:
+                check_transport(self._issuer, "endpoint", endpoint)
         return found
 
     def _exchange(self, client: httpx.Client, attempt: Attempt, code: str, redirect_uri: str) -> _Tokens:

@@ -3,33 +3,28 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
-import msgspec
 import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
 from msgspec import Struct
 
 from abgate.core.errors import Unavailable
+from abgate.management.discovery import Discovered, check_transport, discover, get_json
 
-DISCOVERY = "/.well-known/openid-configuration"
 REFETCH_AFTER_S = 30.0
 KEEP_FOR_S = 3600.0
 TIMEOUT_S = 2.0
 DEADLINE_S = 5.0
-MAX_ANSWER_BYTES = 1_000_000
 # A 2048-bit modulus in base64url; shorter keys are refused (NIST SP 800-131A).
 MIN_MODULUS_LENGTH = 342
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
 
-
-class _Discovery(Struct):
-    issuer: str
+class _Discovery(Discovered):
     jwks_uri: str
 
 
@@ -40,8 +35,7 @@ class _Published(Struct):
 class OutsideIssuer:
     """An issuer that the operator trusts, and the public keys it had when they were last read.
 
-    The only addresses asked are the setting's and the one that its discovery document names (OpenID Connect Discovery
-    1.0, section 4): never one out of a request. Safe to use from many threads.
+    Safe to use from many threads.
     """
 
     def __init__(self, issuer: str, audience: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,37 +87,10 @@ def _has(keys: KeySet, kid: str | None) -> bool:
 def _read_keys(issuer: str) -> KeySet:
     deadline = time.monotonic() + DEADLINE_S
     with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client:
-        document = get_json(client, issuer.rstrip("/") + DISCOVERY, _Discovery, deadline)
-        if document.issuer != issuer:
-            raise ValueError(f"its discovery document is of the issuer {document.issuer!r}")
-        if not document.jwks_uri.startswith("https://" if issuer.startswith("https:") else ("https://", "http://")):
-            raise ValueError(f"its jwks_uri {document.jwks_uri!r} is not https")
+        document = discover(client, issuer, _Discovery, deadline)
+        check_transport(issuer, "jwks_uri", document.jwks_uri)
         published = get_json(client, document.jwks_uri, _Published, deadline)
     return KeySet([key for entry in published.keys if (key := _import_key(entry)) is not None])
-
-
-def get_json(client: httpx.Client, address: str, type_: type[T], deadline: float) -> T:
-    """Return what an address answers as a `type_`. Raises as `read_json`."""
-    return read_json(client, client.build_request("GET", address), type_, deadline)
-
-
-def read_json(client: httpx.Client, request: httpx.Request, type_: type[T], deadline: float) -> T:
-    """Return the answer to a request as a `type_`.
-
-    Raises `httpx.HTTPError`, and `ValueError` for another status than 200, another shape, and too much or too late.
-    """
-    response = client.send(request, stream=True)
-    try:
-        if response.status_code != 200:
-            raise ValueError(f"{request.url} answers {response.status_code}")
-        body = b""
-        for chunk in response.iter_bytes():
-            body += chunk
-            if len(body) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-                raise ValueError(f"{request.url} answers too much or too slowly")
-    finally:
-        response.close()
-    return msgspec.json.decode(body, type=type_)
 
 
 def _import_key(entry: dict[str, Any]) -> RSAKey | None:
