@@ -1,7 +1,6 @@
 """``abgate login-link``: lets a person sign in to the pages."""
 
 import os
-import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, get_args
@@ -11,7 +10,7 @@ import typer
 from abgate.cli.opened import Data, Database, TenantId, opened
 from abgate.core.errors import InvalidInput
 from abgate.core.ids import ENTROPY_BYTES, make_id, timestamp
-from abgate.dashboard.addresses import address_of
+from abgate.dashboard.addresses import address_of, is_page
 from abgate.storage import sessions
 from abgate.storage.engine import appending
 from abgate.storage.sessions import Role, Session
@@ -43,7 +42,7 @@ def login_link(
         role=_checked_role(role),
         expires_at=timestamp(now + timedelta(seconds=expires)),
     )
-    if not re.fullmatch(r"/([\w.~-][\w./~-]*)?", to):
+    if not is_page(to):
         raise InvalidInput("--to", "must be the path of a page, such as /experiments/new.")
     with opened(data, database) as here:
         address = address_of(here.tenant(tenant), here.settings)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from litestar import Request
+from litestar import Request, Response
 from litestar.datastructures import State
 from msgspec import Struct
 
@@ -111,6 +111,19 @@ def session_key(request: AnyRequest) -> bytes:
 def cookie_name(request: AnyRequest) -> str:
     """Return the session cookie's name; over https no other host of the domain can set one of this name."""
     return "__Host-abgate_session" if request.url.scheme == "https" else "abgate_session"
+
+
+def set_cookie(request: AnyRequest, answer: Response[str], name: str, value: str, *, lasts_s: int) -> None:
+    """Give the browser a cookie for all of this site, which no script reads and no other site's form sends."""
+    answer.set_cookie(
+        name,
+        value,
+        max_age=lasts_s,
+        path="/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
 
 
 def _find_session(request: AnyRequest, key: bytes) -> Session | None:

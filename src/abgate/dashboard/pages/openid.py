@@ -14,10 +14,10 @@ from abgate.core.errors import InvalidToken, Unavailable
 from abgate.core.ids import ENTROPY_BYTES, make_id, timestamp
 from abgate.dashboard.addresses import address_of
 from abgate.dashboard.openid import ATTEMPT_LIFE_S, Attempt, Claims, OpenIdProvider, decode, encode, name_of
-from abgate.dashboard.pages.sign_in import page_of, provider_for, signed_in
-from abgate.dashboard.rendering import redirect, render
+from abgate.dashboard.pages.sign_in import not_signed_in, page_of, provider_for, signed_in
+from abgate.dashboard.rendering import redirect
 from abgate.dashboard.roles import SESSION_LIFE_S
-from abgate.dashboard.visits import AnyRequest, cookie_name
+from abgate.dashboard.visits import AnyRequest, cookie_name, set_cookie
 from abgate.storage import sessions
 from abgate.storage.engine import appending
 from abgate.storage.sessions import Session
@@ -36,7 +36,7 @@ async def begin_openid(request: AnyRequest) -> Response[str]:
     """Send the browser to the provider."""
     provider = provider_for(request)
     if provider is None:
-        return _refused(request, "No OpenID provider is connected here.", status=404)
+        return not_signed_in(request, "No OpenID provider is connected here.", status=404)
     now = time.time()
     state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
     attempt = Attempt(state, nonce, verifier, page_of(request.query_params.get("next")), now + ATTEMPT_LIFE_S)
@@ -45,15 +45,8 @@ async def begin_openid(request: AnyRequest) -> Response[str]:
     except Unavailable as error:
         return _refused_by(request, error, status=503)
     answer = redirect(None, address)
-    answer.set_cookie(
-        _cookie(request),
-        request.app.state.vault.encrypt(encode(attempt)).decode(),
-        max_age=ATTEMPT_LIFE_S,
-        path="/",
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="lax",
-    )
+    kept = request.app.state.vault.encrypt(encode(attempt)).decode()
+    set_cookie(request, answer, _cookie(request), kept, lasts_s=ATTEMPT_LIFE_S)
     return answer
 
 
@@ -64,9 +57,9 @@ async def finish_openid(request: AnyRequest) -> Response[str]:
     given = request.query_params
     is_ours = attempt is not None and compare_digest(given.get("state", "").encode(), attempt.state.encode())
     if provider is None or attempt is None or not is_ours or attempt.expires_at < now:
-        return _refused(request, STALE, status=400)
+        return not_signed_in(request, STALE, status=400)
     if "code" not in given:
-        return _refused(
+        return not_signed_in(
             request, f"The provider did not sign you in: {given.get('error', 'no reason')[:100]}.", status=403
         )
     finish = provider.finish
@@ -81,7 +74,7 @@ async def finish_openid(request: AnyRequest) -> Response[str]:
         words = (
             f"{provider.name} knows you as {name_of(claims)}, who has no role here. Ask whoever runs abgate for one."
         )
-        return _refused(request, words, status=403)
+        return not_signed_in(request, words, status=403)
     answer = signed_in(request, session, attempt.next)
     answer.delete_cookie(_cookie(request), path="/")
     return answer
@@ -123,10 +116,4 @@ def _redirect_uri(request: AnyRequest) -> str:
 
 def _refused_by(request: AnyRequest, error: Unavailable | InvalidToken, *, status: int) -> Response[str]:
     log.warning("openid_refused", reason=error.message, cause=repr(error.__cause__))
-    return _refused(request, error.message, status=status)
-
-
-def _refused(request: AnyRequest, words: str, *, status: int) -> Response[str]:
-    provider = provider_for(request)
-    openid = None if provider is None else provider.name
-    return render(None, "sign_in.html", status=status, session=None, link="", next="/", wrong=words, openid=openid)
+    return not_signed_in(request, error.message, status=status)

@@ -1,22 +1,29 @@
 """Signing in by a link that works once, and out; `pages.openid` is the other way in."""
 
 import asyncio
-import re
 from datetime import UTC, datetime, timedelta
 
 from litestar import Response, get, post
 
 from abgate.core.ids import timestamp
+from abgate.dashboard.addresses import is_page
 from abgate.dashboard.openid import OpenIdProvider
 from abgate.dashboard.rendering import redirect, render
 from abgate.dashboard.roles import SESSION_LIFE_S, sign
-from abgate.dashboard.visits import AnyRequest, Visit, check_same_origin, cookie_name, read_fields, session_key
+from abgate.dashboard.visits import (
+    AnyRequest,
+    Visit,
+    check_same_origin,
+    cookie_name,
+    read_fields,
+    session_key,
+    set_cookie,
+)
 from abgate.storage import sessions
 from abgate.storage.engine import appending, reading
 from abgate.storage.sessions import Session
 from abgate.storage.tenants import DEFAULT_TENANT
 
-_PAGE = re.compile(r"/([\w.~-][\w./~-]*)?")
 USED = "This link was used already, or it has expired. Ask for a new one: abgate login-link prints it."
 
 
@@ -25,17 +32,9 @@ async def show_sign_in(request: AnyRequest) -> Response[str]:
     """Ask whether to use the link. It is not used up by being looked at: chats and mail programs look at links."""
     secret = request.query_params.get("link", "")
     session = await asyncio.to_thread(_find, request, secret) if secret else None
-    wrong = USED if secret and session is None else ""
-    return render(
-        None,
-        "sign_in.html",
-        status=400 if wrong else 200,
-        session=session,
-        link=secret,
-        next=page_of(request.query_params.get("next")),
-        wrong=wrong,
-        openid=_openid(request),
-    )
+    if secret and session is None:
+        return not_signed_in(request, USED, status=400)
+    return _page(request, status=200, session=session, link=secret)
 
 
 @post("/sign-in", include_in_schema=False)
@@ -45,25 +44,20 @@ async def sign_in(request: AnyRequest) -> Response[str]:
     form = dict(await read_fields(request))
     session = await asyncio.to_thread(_begin, request, form.get("link", ""))
     if session is None:
-        return render(
-            None, "sign_in.html", status=400, session=None, link="", next="/", wrong=USED, openid=_openid(request)
-        )
+        return not_signed_in(request, USED, status=400)
     return signed_in(request, session, page_of(form.get("next")))
 
 
 def signed_in(request: AnyRequest, session: Session, to: str) -> Response[str]:
     """Return the answer that gives the browser its session and leads on to a page."""
     answer = redirect(None, to)
-    answer.set_cookie(
-        cookie_name(request),
-        sign(session_key(request), session),
-        max_age=SESSION_LIFE_S,
-        path="/",
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="lax",
-    )
+    set_cookie(request, answer, cookie_name(request), sign(session_key(request), session), lasts_s=SESSION_LIFE_S)
     return answer
+
+
+def not_signed_in(request: AnyRequest, why: str, *, status: int) -> Response[str]:
+    """Return the sign-in page with the reason why nobody is signed in."""
+    return _page(request, status=status, wrong=why)
 
 
 def sign_out(visit: Visit, request: AnyRequest) -> Response[str]:
@@ -81,9 +75,20 @@ def provider_for(request: AnyRequest) -> OpenIdProvider | None:
     return provider if _tenant(request) == DEFAULT_TENANT else None
 
 
-def _openid(request: AnyRequest) -> str | None:
+def _page(
+    request: AnyRequest, *, status: int, session: Session | None = None, link: str = "", wrong: str = ""
+) -> Response[str]:
     provider = provider_for(request)
-    return None if provider is None else provider.name
+    return render(
+        None,
+        "sign_in.html",
+        status=status,
+        session=session,
+        link=link,
+        next=page_of(request.query_params.get("next")),
+        wrong=wrong,
+        openid=None if provider is None else provider.name,
+    )
 
 
 def _find(request: AnyRequest, secret: str) -> Session | None:
@@ -105,4 +110,4 @@ def _tenant(request: AnyRequest) -> str:
 
 def page_of(path: str | None) -> str:
     """Return a path of this site; whatever else was asked for becomes the first page, not another site."""
-    return path if path and _PAGE.fullmatch(path) else "/"
+    return path if path and is_page(path) else "/"
