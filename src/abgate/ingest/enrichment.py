@@ -6,11 +6,10 @@ leaves the log enriched up to some event and the next holder goes on from there.
 again at every event for which something late may have changed it (``docs/events.md``).
 """
 
-import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 
 import structlog
 from msgspec import Struct
@@ -23,6 +22,7 @@ from abgate.storage.enrichments import Span
 from abgate.storage.leases import Lease, LeaseLost
 from abgate.storage.positions import ENRICHER
 from abgate.storage.tables import auth_events, exposures
+from abgate.threads import in_thread
 
 AT_ONCE = 2_000
 """Events, exposures and corrections in a pass. On SQLite other writers wait while one is under way, some 50 ms."""
@@ -126,17 +126,9 @@ class Enricher:
         self._linger_s = linger_s
         self._stopping = threading.Event()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Enrich in a thread of its own within this block of an event loop."""
-        self._stopping.clear()
-        worker = threading.Thread(target=self._keep_enriching, name="abgate-enricher", daemon=True)
-        worker.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            await asyncio.to_thread(worker.join)
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Enrich within a block of an event loop."""
+        return in_thread(self._keep_enriching, "abgate-enricher", self._stopping)
 
     def catch_up(self) -> bool:
         """Enrich all there is now; False when another process holds the lease, or takes it meanwhile.

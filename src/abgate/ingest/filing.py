@@ -4,11 +4,9 @@ Any number of processes may do so at once: a group is taken away in the transact
 was killed left behind, the next one files.
 """
 
-import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -17,6 +15,7 @@ from sqlalchemy import Engine
 from abgate.core.errors import Refusal, Unavailable
 from abgate.storage.engine import appending, reading
 from abgate.storage.exposure_groups import count_groups, file_group, file_one_by_one
+from abgate.threads import in_thread
 
 POLL_S = 0.1
 RETRY_S = 1.0
@@ -40,17 +39,9 @@ class Filer:
         self._engine = engine
         self._stopping = threading.Event()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """File in a thread of its own within this block of an event loop; at its end all there is is filed."""
-        self._stopping.clear()
-        worker = threading.Thread(target=self._keep_filing, name="abgate-filer", daemon=True)
-        worker.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            await asyncio.to_thread(worker.join)
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """File within a block of an event loop; at its end all there is is filed."""
+        return in_thread(self._keep_filing, "abgate-filer", self._stopping)
 
     def file_more(self) -> bool:
         """File the oldest group; False when there is none. Raises `Unavailable`."""

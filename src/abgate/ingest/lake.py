@@ -4,12 +4,11 @@ A kill at any moment, a lease that lapsed and a lake that was away for a day all
 begins where the last one ended, which the lake itself knows. While the lake is away the log waits in the database.
 """
 
-import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -21,6 +20,7 @@ from abgate.ingest.lake_upkeep import Upkeep
 from abgate.storage.lake import Lake, Overtaken
 from abgate.storage.leases import Lease
 from abgate.storage.positions import LAKE
+from abgate.threads import in_thread
 
 TICK_S = 1.0
 MANY = 5_000
@@ -90,17 +90,9 @@ class LakeFollower:
         self._retry_at = clock()
         self._stopping = threading.Event()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Follow in a thread of its own within this block of an event loop."""
-        self._stopping.clear()
-        worker = threading.Thread(target=self._keep_following, name="abgate-lake", daemon=True)
-        worker.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            await asyncio.to_thread(worker.join, STOP_PATIENCE_S)
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Follow within a block of an event loop."""
+        return in_thread(self._keep_following, "abgate-lake", self._stopping, patience_s=STOP_PATIENCE_S)
 
     def catch_up(self) -> bool:
         """Commit what the log has more than the lake now; False when another process holds the lease.

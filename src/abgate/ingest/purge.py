@@ -5,11 +5,10 @@ pauses between them. What may go is said in `abgate.storage.retention`. The mome
 kept first, since one that is purged must not be taken again: whoever sends it twice would have it in the lake twice.
 """
 
-import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -25,6 +24,7 @@ from abgate.storage.engine import appending, reading
 from abgate.storage.leases import Lease, LeaseLost, keep_out
 from abgate.storage.positions import ENRICHER, PURGE
 from abgate.storage.retention import START, Old
+from abgate.threads import in_thread
 
 TICK_S = 60.0
 EVERY: Microseconds = 3600 * 1_000_000
@@ -68,19 +68,11 @@ class Purger:
         self._clock = clock
         self._stopping = threading.Event()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Purge in a thread of its own within this block of an event loop, if the log is not kept for ever."""
-        self._stopping.clear()
-        worker = threading.Thread(target=self._keep_purging, name="abgate-purge", daemon=True)
-        if self._kept.days:
-            worker.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            if self._kept.days:
-                await asyncio.to_thread(worker.join)
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Purge within a block of an event loop, if the log is not kept for ever."""
+        if not self._kept.days:
+            return nullcontext()
+        return in_thread(self._keep_purging, "abgate-purge", self._stopping)
 
     def purge(self) -> bool:
         """Purge what may go now; False when another process does so, or did within the hour.

@@ -5,12 +5,11 @@ which a person does, and in the same transaction appends the event that log stre
 without the other. A person's write since the results is left alone: the next look is at what they made of it.
 """
 
-import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 
 import structlog
@@ -28,6 +27,7 @@ from abgate.storage import analyses, changes, event_log
 from abgate.storage.changes import Author, Written
 from abgate.storage.engine import reading
 from abgate.storage.leases import Lease, LeaseLost
+from abgate.threads import in_thread
 
 ACTOR = "abgate auto_pause"
 EVERY_S = 60.0
@@ -57,17 +57,9 @@ class AutoPause:
         self._clock = clock
         self._stopping = threading.Event()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Look again and again, in a thread of its own, within this block of an event loop."""
-        self._stopping.clear()
-        worker = threading.Thread(target=self._keep_looking, name="abgate-auto-pause", daemon=True)
-        worker.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            await asyncio.to_thread(worker.join, STOP_PATIENCE_S)
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Look again and again within a block of an event loop."""
+        return in_thread(self._keep_looking, "abgate-auto-pause", self._stopping, patience_s=STOP_PATIENCE_S)
 
     def look(self) -> None:
         """Pause every experiment that must not go on, unless another process looks. Raises `Unavailable`."""

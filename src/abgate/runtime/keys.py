@@ -13,6 +13,7 @@ from abgate.core.principal import Principal
 from abgate.storage import runtime_keys
 from abgate.storage.engine import reading
 from abgate.storage.runtime_keys import PREFIX, KeyKind, RuntimeKey
+from abgate.threads import in_thread
 
 FRESH_S = 0.5
 EVALUATE_BY_OFREP = "evaluate:ofrep"
@@ -77,15 +78,9 @@ class RuntimeKeys:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep up with the database within this block of an event loop."""
-        self._stopping.clear()
         await asyncio.to_thread(self.refresh)
-        poller = threading.Thread(target=self._keep_up, name="abgate-runtime-keys", daemon=True)
-        poller.start()
-        try:
+        async with in_thread(self._keep_up, "abgate-runtime-keys", self._stopping):
             yield
-        finally:
-            self._stopping.set()
-            await asyncio.to_thread(poller.join)
 
     def refresh(self) -> None:
         """Read the keys; while the database is away, those known so far hold."""
