@@ -21,6 +21,8 @@ from abgate.ingest import enrichment
 from abgate.settings import Settings
 from abgate.storage import event_log
 from abgate.storage.engine import appending
+from abgate.storage.logged import newest
+from abgate.storage.tables import auth_events
 from abgate.storage.tenants import DEFAULT_TENANT
 from harness import servers
 from harness.clock import milliseconds
@@ -81,7 +83,7 @@ def _fill(engine: Engine, count: int) -> None:
     is_done = False
     while not is_done:
         with appending(engine) as connection:
-            up_to = enrichment.newest_event(connection)
+            up_to = newest(connection, auth_events)
             is_done = enrichment.enrich_more(connection, up_to=up_to).is_done
 
 

@@ -28,7 +28,8 @@ def corrections(engine: Engine, after: int = 0) -> list[tuple[str, int]]:
     with reading(engine) as connection:
         return [
             (each.log_id, each.revision)
-            for each in list_corrections(connection, after=after, take=100, tenant=DEFAULT_TENANT)
+            for each in list_corrections(connection, after=after, take=100)
+            if each.tenant == DEFAULT_TENANT
         ]
 
 

@@ -9,7 +9,8 @@ from abgate.core.events import AuthEvent, Exposure, Microseconds
 from abgate.ingest import enrichment
 from abgate.storage import event_log
 from abgate.storage.engine import appending, reading
-from abgate.storage.logged import LoggedEvent, find_event
+from abgate.storage.logged import LoggedEvent, find_event, newest
+from abgate.storage.tables import auth_events
 from abgate.storage.tenants import DEFAULT_TENANT
 from tests.storage.given import experiment_id, variation_id
 
@@ -68,7 +69,7 @@ def enrich(engine: Engine) -> None:
     """Have everything enriched."""
     while True:
         with appending(engine) as connection:
-            progress = enrichment.enrich_more(connection, up_to=enrichment.newest_event(connection))
+            progress = enrichment.enrich_more(connection, up_to=newest(connection, auth_events))
         if progress.is_done:
             return
 

@@ -20,6 +20,7 @@ from abgate.storage import enrichments, experiment_ends, positions, sightings
 from abgate.storage.engine import appending, reading
 from abgate.storage.enrichments import Span
 from abgate.storage.leases import Lease, LeaseLost
+from abgate.storage.logged import newest
 from abgate.storage.positions import ENRICHER
 from abgate.storage.tables import auth_events, exposures
 from abgate.threads import in_thread
@@ -69,16 +70,11 @@ def enrich_more(connection: Connection, *, up_to: int) -> Progress:
     return Progress(new_exposures.up_to - past_exposures, new_events.up_to - past_events, corrected)
 
 
-def newest_event(connection: Connection) -> int:
-    """Return the sequence of the newest event; 0 when there is none."""
-    return _last(connection, auth_events)
-
-
-def is_behind(connection: Connection, newest: int) -> bool:
-    """Return whether there is something that a pass would do, for events up to the newest."""
+def is_behind(connection: Connection, up_to: int) -> bool:
+    """Return whether there is something that a pass would do, for events up to this sequence."""
     return (
-        positions.find(connection, ENRICHER, "auth_events") < newest
-        or positions.find(connection, ENRICHER, "exposures") < _last(connection, exposures)
+        positions.find(connection, ENRICHER, "auth_events") < up_to
+        or positions.find(connection, ENRICHER, "exposures") < newest(connection, exposures)
         or enrichments.is_any_stale(connection)
         or experiment_ends.is_behind(connection)
     )
@@ -92,11 +88,6 @@ def is_enriched(connection: Connection, up_to: tuple[int, int]) -> bool:
         and positions.find(connection, ENRICHER, "exposures") >= exposure
         and not enrichments.is_any_stale(connection, up_to=event)
     )
-
-
-def _last(connection: Connection, table: Table) -> int:
-    last: int = connection.execute(select(func.coalesce(func.max(table.c.sequence), 0))).scalar_one()
-    return last
 
 
 def _next(connection: Connection, table: Table, after: int, take: int, up_to: int | None = None) -> Span:
@@ -138,7 +129,7 @@ class Enricher:
         if not self._lease.hold():
             return False
         with reading(self._engine) as connection:
-            up_to = newest_event(connection)
+            up_to = newest(connection, auth_events)
             if not is_behind(connection, up_to):
                 return True
         self._stopping.wait(self._linger_s)

@@ -21,6 +21,7 @@ from abgate.storage.erasing import erase
 from abgate.storage.forgetting import Found
 from abgate.storage.lake import Lake
 from abgate.storage.leases import keep_out
+from abgate.storage.logged import newest
 from abgate.storage.positions import ENRICHER
 from abgate.storage.tables import auth_events, exposures
 
@@ -91,7 +92,7 @@ def _bring_up_to_date(engine: Engine) -> None:
         with appending(engine) as connection:
             is_left = database.file_group_up_to(connection, group)
     with reading(engine) as connection:
-        end = (database.newest(connection, auth_events), database.newest(connection, exposures))
+        end = (newest(connection, auth_events), newest(connection, exposures))
     enricher = Enricher(engine, holder=secrets.token_hex(8), linger_s=0)
     until = time.monotonic() + ENRICHED_WITHIN_S
     while not enricher.catch_up():
@@ -149,10 +150,10 @@ def _found(engine: Engine, person: Person, what: str, on_progress: OnProgress) -
         "exposures": (database.find_exposures, exposures),
     }[what]
     with reading(engine) as connection:
-        newest = database.newest(connection, table)
+        end = newest(connection, table)
     after: int | None = 0
     while after is not None:
-        on_progress(f"{what} in the database", after, newest)
+        on_progress(f"{what} in the database", after, end)
         with reading(engine) as connection:
             found = find(connection, person, after)
         yield list(found.sequences)

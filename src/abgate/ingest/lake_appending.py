@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
-from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy import Engine
 
 from abgate.storage import positions
 from abgate.storage.engine import appending, reading
 from abgate.storage.lake import Lake, append, last_sequence
 from abgate.storage.lake_rows import rows_of
-from abgate.storage.logged import LoggedEvent, LoggedExposure, enriched_up_to, list_events, list_exposures
+from abgate.storage.logged import LoggedEvent, LoggedExposure, enriched_up_to, list_events, list_exposures, newest
 from abgate.storage.positions import LAKE
 from abgate.storage.tables import auth_events, exposures
 
@@ -71,15 +71,15 @@ def open_tables(lake: Lake) -> Tables:
 def is_begun(engine: Engine) -> bool:
     """Return whether there is anything in the log. Raises `Unavailable` when the database is away."""
     with reading(engine) as connection:
-        return _last(connection, exposures) > 0 or _last(connection, auth_events) > 0
+        return newest(connection, exposures) > 0 or newest(connection, auth_events) > 0
 
 
 def waiting(engine: Engine, tables: Tables) -> Ahead:
     """Return how much is to be appended. Raises `WrongLake`, and `Unavailable` when the database is away."""
     with reading(engine) as connection:
-        last_exposure = max(_last(connection, exposures), positions.find(connection, LAKE, "exposures"))
+        last_exposure = max(newest(connection, exposures), positions.find(connection, LAKE, "exposures"))
         last_enriched = enriched_up_to(connection)
-        end = End(last_exposure, max(_last(connection, auth_events), last_enriched))
+        end = End(last_exposure, max(newest(connection, auth_events), last_enriched))
     behind = (last_exposure - last_sequence(tables.exposures), last_enriched - last_sequence(tables.events))
     if min(behind) < 0:
         raise WrongLake(
@@ -131,8 +131,3 @@ def _group(
         if len(page) < PAGE:
             break
     return group
-
-
-def _last(connection: Connection, table: Table) -> int:
-    last: int = connection.execute(select(func.coalesce(func.max(table.c.sequence), 0))).scalar_one()
-    return last

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Table
 
 from abgate.core.events import Microseconds, to_timestamp
 from abgate.storage.engine import reading
@@ -17,8 +17,10 @@ from abgate.storage.logged import (
     LoggedEvent,
     enriched_body,
     enriched_up_to,
+    is_of_tenant,
     logged_event,
     logged_exposure,
+    newest,
     select_events,
     select_exposures,
     with_experiment,
@@ -53,8 +55,7 @@ def end_of_log(engine: Engine, name: TableName) -> int:
     with reading(engine) as connection:
         if name == "events":
             return enriched_up_to(connection)
-        last: int = connection.execute(select(func.coalesce(func.max(exposures.c.sequence), 0))).scalar_one()
-        return last
+        return newest(connection, exposures)
 
 
 def pages_of_log(engine: Engine, asked: Asked, *, after: int, up_to: int) -> Iterator[Page]:
@@ -86,8 +87,7 @@ def _exposures_of_log(connection: Connection, asked: Asked, *, after: int, up_to
 
 
 def _conditions(table: Table, asked: Asked, after: int, up_to: int) -> Iterator[ColumnElement[bool]]:
-    # Not the bare column: SQLite would gather all of the tenant's rows by an index of theirs, and sort them.
-    yield table.c.tenant.concat("") == asked.tenant
+    yield is_of_tenant(table, asked.tenant)
     yield table.c.sequence > after
     yield table.c.sequence <= up_to
     if asked.start is not None:

@@ -4,6 +4,7 @@ from sqlalchemy import Connection, func, select
 
 from abgate.core.events import Microseconds
 from abgate.core.ids import ExperimentId
+from abgate.storage.logged import newest
 from abgate.storage.tables import exposures
 
 
@@ -38,7 +39,7 @@ def count_since(
     Forced ones are left out.
     """
     table = exposures
-    last = connection.execute(select(func.max(table.c.sequence))).scalar() or after
+    last = max(newest(connection, table), after)
     rows = connection.execute(
         select(table.c.experiment_id, func.count())
         .where(
@@ -50,7 +51,7 @@ def count_since(
         )
         .group_by(table.c.experiment_id)
     )
-    return max(int(last), after), {id: int(count) for id, count in rows}
+    return last, {id: int(count) for id, count in rows}
 
 
 # Clients in process report their exposures in batches, from a queue that outlives an outage of this server.

@@ -39,12 +39,6 @@ class Found(Struct, frozen=True):
     last: int | None
 
 
-def newest(connection: Connection, table: Table) -> int:
-    """Return the last sequence of a log, for how far a search through it is."""
-    last: int = connection.execute(select(func.coalesce(func.max(table.c.sequence), 0))).scalar_one()
-    return last
-
-
 def last_group(connection: Connection) -> int:
     """Return the last group of exposures that are not in the log yet; 0 when there is none."""
     last: int = connection.execute(select(func.coalesce(func.max(exposure_groups.c.id), 0))).scalar_one()

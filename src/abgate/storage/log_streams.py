@@ -14,6 +14,7 @@ from abgate.core.log_stream import LogStream, LogStreamId, Secrets
 from abgate.storage import changes, positions, rows
 from abgate.storage.changes import Author
 from abgate.storage.keys import Cipher
+from abgate.storage.logged import newest
 from abgate.storage.rows import Stored
 from abgate.storage.tables import auth_events, log_streams
 
@@ -136,11 +137,10 @@ def record_failure(connection: Connection, due: Due, error: str, *, now: Timesta
 
 def place_at(connection: Connection, tenant: str, at: Microseconds | None) -> int:
     """Return the sequence after which the tenant's first event of that moment or later comes; of None, the last one."""
-    sequence = auth_events.c.sequence
-    last: int = connection.execute(select(func.coalesce(func.max(sequence), 0))).scalar_one()
+    last = newest(connection, auth_events)
     if at is None:
         return last
-    first = select(func.min(sequence)).where(auth_events.c.tenant == tenant, auth_events.c.at >= at)
+    first = select(func.min(auth_events.c.sequence)).where(auth_events.c.tenant == tenant, auth_events.c.at >= at)
     found: int | None = connection.execute(first).scalar_one()
     return last if found is None else found - 1
 

@@ -1,8 +1,8 @@
 """The event log as those who follow it read it: the enricher's output for the lake, log streams, searches.
 
-Three logs, each read in the order of its numbers, at most `take` entries at once, of one tenant or of all:
+Three logs, each read in the order of its numbers, at most `take` entries at once:
 
-- `list_events`: auth events by `sequence`, only as far as they are enriched;
+- `list_events`: auth events by `sequence`, of one tenant or of all, only as far as they are enriched;
 - `list_corrections`: events whose enrichment was changed later, by `revision`. Each is listed once, as it is now, under
   its last revision. One that lies after the reader's own position among the events may be skipped: it will be read
   there, corrected;
@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, select
 
 from abgate.core.assignment import Reason
 from abgate.core.compiled import ExperimentDetails
@@ -74,6 +74,18 @@ class _Body(Struct, frozen=True):
     attributes: dict[str, str]
 
 
+def newest(connection: Connection, log: Table) -> int:
+    """Return the last sequence of `auth_events` or `exposures`; 0 when there is none."""
+    last: int = connection.execute(select(func.coalesce(func.max(log.c.sequence), 0))).scalar_one()
+    return last
+
+
+def is_of_tenant(log: Table, tenant: str) -> ColumnElement[bool]:
+    """Return the condition that a row of `auth_events` or `exposures` is the tenant's, where they are read in order."""
+    # Not the bare column: SQLite would gather all of the tenant's rows by an index of theirs, and sort them.
+    return log.c.tenant.concat("") == tenant
+
+
 def enriched_up_to(connection: Connection) -> int:
     """Return the sequence of the last event that is enriched, and every event before it."""
     return positions.find(connection, positions.ENRICHER, "auth_events")
@@ -84,24 +96,19 @@ def list_events(connection: Connection, *, after: int, take: int, tenant: str | 
     sequence = auth_events.c.sequence
     query = select_events().where(sequence > after, sequence <= enriched_up_to(connection))
     if tenant is not None:
-        # Not the bare column: SQLite would gather all of the tenant's events by an index of theirs, and sort them.
-        query = query.where(auth_events.c.tenant.concat("") == tenant)
+        query = query.where(is_of_tenant(auth_events, tenant))
     return [logged_event(row) for row in connection.execute(query.order_by(sequence).limit(take))]
 
 
-def list_corrections(connection: Connection, *, after: int, take: int, tenant: str | None = None) -> list[LoggedEvent]:
+def list_corrections(connection: Connection, *, after: int, take: int) -> list[LoggedEvent]:
     """Return events whose enrichment got a revision after `after`."""
     query = select_events().where(enrichments.c.revision > after, enrichments.c.revision > 0)
-    if tenant is not None:
-        query = query.where(enrichments.c.tenant == tenant)
     return [logged_event(row) for row in connection.execute(query.order_by(enrichments.c.revision).limit(take))]
 
 
-def list_exposures(connection: Connection, *, after: int, take: int, tenant: str | None = None) -> list[LoggedExposure]:
+def list_exposures(connection: Connection, *, after: int, take: int) -> list[LoggedExposure]:
     """Return exposures after the sequence `after`."""
     query = select_exposures().where(exposures.c.sequence > after)
-    if tenant is not None:
-        query = query.where(exposures.c.tenant == tenant)
     return [logged_exposure(row) for row in connection.execute(query.order_by(exposures.c.sequence).limit(take))]
 
 
