@@ -12,7 +12,7 @@ from abgate.core.events import Microseconds, parse_moment
 from abgate.ingest.export_file import continued
 from abgate.storage import exports
 from abgate.storage.exports import Asked
-from abgate.storage.lake import Lake, last_sequence
+from abgate.storage.lake import last_sequence
 from abgate.storage.tenants import DEFAULT_TENANT
 
 
@@ -43,7 +43,7 @@ def export_events(
 
 
 def _export(here: Opened, asked: Asked, path: Path, source: str) -> int:
-    lake = Lake(here.settings.lake_url, here.settings.lake_retention_days)
+    lake = here.lake
     up_to = last_sequence(lake.read(asked.name)) if source == "lake" else exports.end_of_log(here.engine, asked.name)
     written = 0
     try:

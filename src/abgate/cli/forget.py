@@ -11,7 +11,6 @@ from abgate.core.person import Person
 from abgate.ingest import forgetting, lake_forgetting
 from abgate.ingest.forgetting import Removed, Theirs
 from abgate.storage.erasing import NotErased
-from abgate.storage.lake import Lake
 from abgate.storage.tenants import DEFAULT_TENANT
 
 
@@ -32,16 +31,15 @@ def forget(
     person = Person(tenant, user_id=user or None, device=device or None)
     with opened(data, database) as here:
         here.tenant(tenant)
-        lake = Lake(here.settings.lake_url, here.settings.lake_retention_days)
         try:
-            removed, theirs = forgetting.forget(here.engine, lake, person, on_progress=_show)
+            removed, theirs = forgetting.forget(here.engine, here.lake, person, on_progress=_show)
         except (forgetting.NotForgotten, lake_forgetting.NotForgotten, NotErased) as error:
             raise _unfinished(str(error)) from error
         except Exception as error:
             if not _is_of_lake(error):
                 raise
             raise _unfinished(
-                f"The lake {lake.url} cannot be used: {error}. Something may be left there: run the command again."
+                f"The lake {here.lake.url} cannot be used: {error}. Something may be left there: run the command again."
             ) from error
     _show("", 0, 0)
     _report(person, removed, theirs)

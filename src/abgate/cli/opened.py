@@ -15,6 +15,7 @@ from abgate.management.auth import KNOWN_SCOPES
 from abgate.settings import Settings, meaning, read_settings
 from abgate.storage import experiments, tenants
 from abgate.storage.engine import reading
+from abgate.storage.lake import Lake
 from abgate.storage.tenants import Tenant
 
 DEFAULT_PORT = 8000
@@ -33,6 +34,11 @@ class Opened(Struct, frozen=True):
 
     settings: Settings
     engine: Engine
+
+    @property
+    def lake(self) -> Lake:
+        """The lake beside the database."""
+        return Lake(self.settings.lake_url, self.settings.lake_retention_days)
 
     def tenant(self, id: str) -> Tenant:
         """Return the tenant with this id. Raises `NotFound`."""

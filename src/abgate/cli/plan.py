@@ -10,12 +10,11 @@ from abgate.analysis.analyst import Analyst
 from abgate.analysis.sizing import plan_experiment
 from abgate.cli.opened import Data, Database, TenantId, opened
 from abgate.cli.plan_table import table_of
-from abgate.cli.printing import open_console
+from abgate.cli.printing import open_console, print_json
 from abgate.core.errors import InvalidInput
 from abgate.core.plan_request import PlanRequest, checked_request
 from abgate.management.bodies import PlanExperiment
 from abgate.management.decoding import decode
-from abgate.storage.lake import Lake
 from abgate.storage.tenants import DEFAULT_TENANT
 
 
@@ -66,10 +65,10 @@ def plan(
             here.tenant(tenant)
             if experiment is not None:
                 given["experiment_id"] = here.find_experiment(tenant, experiment)
-            analyst = Analyst(here.engine, Lake(here.settings.lake_url, here.settings.lake_retention_days))
+            analyst = Analyst(here.engine, here.lake)
             made = analyst.plan(tenant, _request(given), now=datetime.now(UTC))
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(made)).decode())
+        print_json(made)
         return
     open_console().print(table_of(made, is_share=rate is not None))
 

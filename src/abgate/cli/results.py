@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -16,12 +15,11 @@ from rich.text import Text
 from abgate.analysis.analyst import Analyst, parse_as_of
 from abgate.analysis.answers import ExperimentResults
 from abgate.cli.opened import Data, Database, TenantId, opened
-from abgate.cli.printing import open_console
+from abgate.cli.printing import open_console, print_json
 from abgate.cli.results_csv import write_csv
 from abgate.cli.results_table import table_of
 from abgate.core.errors import InvalidInput, Unavailable
 from abgate.management.results import Dimension
-from abgate.storage.lake import Lake
 from abgate.storage.tenants import DEFAULT_TENANT
 
 WATCH_S = 10.0
@@ -58,7 +56,7 @@ def results(
     with opened(data, database) as here:
         here.tenant(tenant)
         id = here.find_experiment(tenant, experiment)
-        analyst = Analyst(here.engine, Lake(here.settings.lake_url, here.settings.lake_retention_days))
+        analyst = Analyst(here.engine, here.lake)
 
         def ask() -> ExperimentResults:
             return analyst.results(tenant, id, now=datetime.now(UTC), as_of=moment, dimension=dimension)
@@ -66,7 +64,7 @@ def results(
         if watch:
             _watch(ask)
         elif as_json:
-            print(msgspec.json.format(msgspec.json.encode(ask())).decode())
+            print_json(ask())
         elif as_csv:
             write_csv(sys.stdout, ask())
         else:

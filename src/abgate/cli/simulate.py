@@ -10,7 +10,6 @@ from multiprocessing import get_context
 from operator import add
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 from msgspec.structs import replace
 from rich.box import SIMPLE_HEAD
@@ -18,7 +17,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from abgate.cli.printing import open_console
+from abgate.cli.printing import open_console, print_json
 from abgate.cli.progress import bar
 from abgate.core.errors import InvalidInput
 from abgate.dashboard.numbers import count
@@ -74,8 +73,7 @@ def simulate(
     tallies = list(_run(setups, experiments, seed))
     if as_json:
         scenarios = [_to_dict(setup, tally) for setup, tally in zip(setups, tallies, strict=True)]
-        made = {"seed": seed, "days": days, "alpha": alpha, "scenarios": scenarios}
-        print(msgspec.json.format(msgspec.json.encode(made)).decode())
+        print_json({"seed": seed, "days": days, "alpha": alpha, "scenarios": scenarios})
     else:
         open_console().print(_report(setups, tallies, seed))
 
