@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET
 
 from abgate.analysis.answers import ExperimentResults, VariationResult
+from abgate.dashboard.spreadsheets import as_text
 
 OF_METRIC = ("metric_id", "role", "unit", "value_of_dimension")
 PLAIN = (
@@ -28,18 +29,13 @@ def write_csv(out: TextIO, results: ExperimentResults) -> None:
             writer.writerows(common | _row(each) for each in metric.variations)
             continue
         for part in metric.slices:
-            value = {"value_of_dimension": _plain(part.value)}
+            value = {"value_of_dimension": as_text(part.value)}
             writer.writerows(common | value | _row(each) for each in part.variations)
 
 
 def _row(variation: VariationResult) -> dict[str, Any]:
     found = msgspec.to_builtins(variation)
-    row = {name: _plain(found.get(name)) for name in PLAIN}
+    row = {name: as_text(found.get(name)) for name in PLAIN}
     for name in INTERVALS:
         row |= {f"{name}_{end}": value for end, value in zip(ENDS, found.get(name) or ("", ""), strict=True)}
     return row
-
-
-def _plain(value: object) -> object:
-    """Return text so that a spreadsheet takes it for text: somebody's words may begin as a formula does."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

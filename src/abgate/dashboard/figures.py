@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from abgate.dashboard import numbers
 from abgate.dashboard.results_view import POPULATION, Arm
+from abgate.dashboard.spreadsheets import as_text
 
 T = TypeVar("T")
 Results = Mapping[str, Any]
@@ -21,7 +22,6 @@ VERDICTS = (
     ("may still be beyond", "open", "calm"),
 )
 """What the API says of a guardrail, in a word and the colour of its meaning."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 Raw = str | float | int | None
@@ -66,7 +66,7 @@ class Figure(Struct, frozen=True, kw_only=True):
         out = io.StringIO()
         writer = csv.writer(out)
         writer.writerow([name for column in self.columns for name in _each(column.name)])
-        writer.writerows([[_safe(raw) for cell in row for raw in _each(cell.raw)] for row in self.rows])
+        writer.writerows([[as_text(raw) for cell in row for raw in _each(cell.raw)] for row in self.rows])
         return out.getvalue()
 
 
@@ -380,7 +380,3 @@ def _kept(each: Mapping[str, Any], metric: Metric, reasons: Sequence[Mapping[str
 
 def _each(value: T | tuple[T, ...]) -> tuple[T, ...]:
     return value if isinstance(value, tuple) else (value,)
-
-
-def _safe(raw: Raw) -> Raw:
-    return f"'{raw}" if isinstance(raw, str) and raw.startswith(_FORMULA) else raw
