@@ -54,12 +54,12 @@ def is_sqlite(url: str) -> bool:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """Give a connection for one consistent look at the database. Raises `Unavailable` when it is away."""
-    options: dict[str, Any] = {"abgate_read_only": True}
-    if engine.dialect.name == "postgresql":
-        # At the default level every statement would see another moment: a snapshot's number would not be its rows'.
-        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with _refusals(), engine.connect().execution_options(**options) as connection, connection.begin():
-        yield connection
+    with _refusals(), engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            # At the default level every statement would see another moment: a snapshot's number would not be its rows'.
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with _transaction(connection, is_read_only=True):
+            yield connection
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def writing(engine: Engine, tenant: str) -> Iterator[Connection]:
     Raises `Unavailable` when the database is away, `Conflict` when a constraint of the database was broken, `NotFound`
     when there is no such tenant.
     """
-    with _refusals(), _turn(engine, tenant), engine.begin() as connection:
+    with _refusals(), _turn(engine, tenant), engine.connect() as connection, _transaction(connection):
         if connection.execute(_LOCK, {"tenant": tenant}).one_or_none() is None:
             raise NotFound("tenant", tenant)
         yield connection
@@ -83,8 +83,39 @@ def appending(engine: Engine) -> Iterator[Connection]:
 
     Raises `Unavailable` when the database is away, `Conflict` when a constraint of the database was broken.
     """
-    with _refusals(), _turn(engine, None), engine.begin() as connection:
+    with _refusals(), _turn(engine, None), engine.connect() as connection, _transaction(connection):
         yield connection
+
+
+@contextmanager
+def _transaction(connection: Connection, *, is_read_only: bool = False) -> Iterator[None]:
+    with connection.begin():
+        if connection.dialect.name == "sqlite":
+            _begin_sqlite(connection, is_read_only=is_read_only)
+        yield
+
+
+def _begin_sqlite(connection: Connection, *, is_read_only: bool) -> None:
+    # By hand, since a listener to SQLAlchemy's own begin makes each statement a fifth slower. All but BEGIN IMMEDIATE
+    # touch nothing but memory and cannot fail, and so need nothing of SQLAlchemy's.
+    execute = connection.connection.cursor().execute
+    execute(f"PRAGMA query_only = {is_read_only}")
+    if is_read_only:
+        execute("BEGIN")
+        return
+    patience_s: float = connection.engine.get_execution_options()["abgate_patience_s"]
+    # SQLite's own waiting for another process would look too seldom, see `_turn`.
+    execute("PRAGMA busy_timeout = 0")
+    try:
+        # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when
+        # another writer came between, however long it waits.
+        patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"), patience_s)
+    finally:
+        execute(_busy_timeout(patience_s))
+
+
+def _busy_timeout(patience_s: float) -> str:
+    return f"PRAGMA busy_timeout = {round(patience_s * 1000)}"
 
 
 def _turn(engine: Engine, tenant: str | None) -> AbstractContextManager[None]:
@@ -172,8 +203,13 @@ def _create_postgresql_engine(url: URL, patience_s: float) -> Engine:
 
 
 def _create_sqlite_engine(url: URL, patience_s: float, *, gives_way: bool) -> Engine:
+    path = Path(url.database or "").absolute()
     engine = _create_engine(
         url,
+        # Only `migrate` makes the file: SQLite would make an empty one where there is none.
+        creator=lambda: sqlite3.connect(
+            f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=patience_s, check_same_thread=False
+        ),
         execution_options={"abgate_turns": Turns(), "abgate_patience_s": patience_s, "abgate_gives_way": gives_way},
         hide_parameters=True,
         max_overflow=0,
@@ -181,12 +217,9 @@ def _create_sqlite_engine(url: URL, patience_s: float, *, gives_way: bool) -> En
         pool_timeout=patience_s,
         pool_use_lifo=True,
     )
-    busy_timeout = f"PRAGMA busy_timeout = {round(patience_s * 1000)}"
 
     @event.listens_for(engine, "connect")
     def _prepare(dbapi_connection: Any, _record: Any) -> None:
-        dbapi_connection.isolation_level = None
-        dbapi_connection.execute(busy_timeout)
         # By which a new file becomes one that readers and a writer share. Two processes at that are one too many, and
         # the second is not made to wait, whatever the timeout.
         patiently(lambda: dbapi_connection.execute("PRAGMA journal_mode = WAL"), patience_s)
@@ -194,25 +227,7 @@ def _create_sqlite_engine(url: URL, patience_s: float, *, gives_way: bool) -> En
         dbapi_connection.execute("PRAGMA synchronous = FULL")
         dbapi_connection.execute("PRAGMA foreign_keys = ON")
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        read_only = connection.get_execution_options().get("abgate_read_only", False)
-        # All but BEGIN IMMEDIATE touch nothing but memory and cannot fail, and so need nothing of SQLAlchemy's.
-        execute = connection.connection.cursor().execute
-        execute(f"PRAGMA query_only = {read_only}")
-        if read_only:
-            execute("BEGIN")
-            return
-        # SQLite's own waiting for another process would look too seldom, see `_turn`.
-        execute("PRAGMA busy_timeout = 0")
-        try:
-            # IMMEDIATE: a transaction that first reads and then writes would otherwise fail at its first write when
-            # another writer came between, however long it waits.
-            patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"), patience_s)
-        finally:
-            execute(busy_timeout)
-
-    _notice_when_the_file_goes(engine, Path(url.database or "").absolute())
+    _notice_when_the_file_goes(engine, path)
     return engine
 
 
@@ -234,14 +249,8 @@ def patiently(attempt: Callable[[], object], patience_s: float) -> None:
 def _notice_when_the_file_goes(engine: Engine, path: Path) -> None:
     """Refuse while the database file is away, instead of writing to a file that nobody will find again.
 
-    SQLite itself would go on with the deleted or moved file that it has open, and make an empty one for a new
-    connection. Only `migrate` makes the file.
+    SQLite itself would go on with the deleted or moved file that it has open.
     """
-
-    @event.listens_for(engine, "do_connect")
-    def _open_what_is_there(_dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]) -> None:
-        args[0] = f"{path.as_uri()}?mode=rw"
-        options["uri"] = True
 
     @event.listens_for(engine, "connect")
     def _remember(_dbapi_connection: Any, record: Any) -> None:
