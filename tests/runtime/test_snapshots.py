@@ -143,7 +143,7 @@ def test_nothing_is_read_again_when_nothing_changed(engine: Engine) -> None:
 def test_a_database_put_back_from_a_backup_is_followed(engine: Engine) -> None:
     store(engine, flag(), flag(2))
     with running(engine, poll_s=60) as snapshots:
-        with engine.begin() as connection:
+        with appending(engine) as connection:
             connection.exec_driver_sql("UPDATE tenants SET number = 1")
             connection.exec_driver_sql(f"DELETE FROM feature_flags WHERE id = '{flag_id(2)}'")
         snapshots.refresh(DEFAULT_TENANT)

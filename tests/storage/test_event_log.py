@@ -6,7 +6,7 @@ from alembic.migration import MigrationContext
 from msgspec.structs import replace
 from sqlalchemy import Engine, func, select
 
-from abgate.storage.engine import reading
+from abgate.storage.engine import appending, reading
 from abgate.storage.logged import enriched_body
 from abgate.storage.tables import auth_events, exposures, metadata
 from abgate.storage.tenants import DEFAULT_TENANT
@@ -106,7 +106,7 @@ def test_the_tables_are_what_the_migrations_make(engine: Engine) -> None:
 
 def test_sequences_only_go_up(engine: Engine) -> None:
     record(engine, exposure(), exposure())
-    with engine.begin() as connection:
+    with appending(engine) as connection:
         connection.execute(exposures.delete())
     record(engine, exposure())
     with reading(engine) as connection:
