@@ -41,16 +41,42 @@ LONGEST_FORECAST_DAYS = 365.0
 Treatments = Mapping[str, Comparison | NotEnoughData]
 
 
-class Reason(Struct, frozen=True):
-    """One of a decision's reasons: a sentence, and its numbers by name for programs."""
+Code = Literal[
+    "sample_ratio_mismatch",
+    "better",
+    "worse",
+    "undecided",
+    "guardrail_kept",
+    "guardrail_broken",
+    "guardrail_undecided",
+    "guardrail_without_margin",
+    "not_enough_data",
+    "no_treatment",
+    "days_left",
+    "out_of_reach",
+    "horizon_ahead",
+    "horizon_reached",
+]
+"""What a reason says, for programs; ``docs/results.md`` says it of each."""
 
+
+class Reason(Struct, frozen=True):
+    """One of a decision's reasons: for programs its code and its numbers by name, for people a sentence.
+
+    `metric_id` and `variation_id` are the metric and the treatment that it is about, if it is about one.
+    """
+
+    code: Code
     words: str
     numbers: Mapping[str, float] = {}
+    metric_id: str | UnsetType = UNSET
+    variation_id: str | UnsetType = UNSET
 
 
 class Metric(Struct, frozen=True, kw_only=True):
     """A metric's comparisons with the control, by the treatment's variation id; the same treatments in every metric."""
 
+    id: str
     name: str
     direction: Direction
     treatments: Treatments
@@ -69,7 +95,6 @@ class Evidence(Struct, frozen=True, kw_only=True):
       must end with the last look: subjects who came after the horizon belong to no look.
     - `names`: the variations' names to use in words, where they have one.
     - `srm_p_value`: the always-valid one, of all subjects.
-    - `threats`: whatever else forbids to believe the numbers, such as crossovers; each blocks.
     - `subjects`, `per_day`: of all variations, so far and a day at the present traffic.
     - `days_to_horizon`: at the present traffic, when there is a horizon.
     """
@@ -80,7 +105,6 @@ class Evidence(Struct, frozen=True, kw_only=True):
     plan: Plan
     names: Mapping[str, str] = {}
     srm_p_value: float
-    threats: Sequence[Reason] = ()
     subjects: int
     per_day: float
     days_to_horizon: float | None = None
@@ -97,9 +121,8 @@ class Decision(Struct, frozen=True, kw_only=True):
 
 def decide(evidence: Evidence) -> Decision:
     """Return what to do, the reasons that decided it first, and after them what else is known."""
-    threats = _threats(evidence)
-    if threats:
-        return Decision(outcome="blocked", reasons=threats)
+    if evidence.srm_p_value < SRM_ALPHA:
+        return Decision(outcome="blocked", reasons=[_mismatch(evidence.srm_p_value)])
     verdicts, checks = _verdicts(evidence), _checks(evidence)
     decision = (
         _rollback(checks) or _ship(verdicts, checks) or _harmful(verdicts) or _lacking(verdicts)
@@ -108,11 +131,9 @@ def decide(evidence: Evidence) -> Decision:
     return replace(decision, reasons=[*decision.reasons, *(each for each in known if each not in decision.reasons)])
 
 
-def _threats(evidence: Evidence) -> list[Reason]:
-    p = evidence.srm_p_value
+def _mismatch(p: float) -> Reason:
     words = f"The variations did not get their shares of subjects (always-valid p {p:.2g}): no effect can be believed."
-    mismatch = [Reason(words, {"srm_p_value": p})] if p < SRM_ALPHA else []
-    return [*mismatch, *evidence.threats]
+    return Reason("sample_ratio_mismatch", words, {"srm_p_value": p})
 
 
 class _Verdict(Struct, frozen=True):
@@ -176,7 +197,7 @@ def _by_bound(treatments: Treatments, plan: Plan) -> dict[str, _Proof]:
 def _verdict(metric: Metric, id: str, name: str, proof: _Proof) -> _Verdict:
     comparison = metric.treatments[id]
     if isinstance(comparison, NotEnoughData):
-        return _Verdict(id, None, None, Reason(f"{metric.name} of {name}: {comparison.why}"))
+        return _Verdict(id, None, None, _lack(metric, id, name, comparison))
     low, high = comparison.always_valid_interval
     found = _direction(comparison.effect, metric.direction) if proof.is_found else None
     words = (
@@ -185,7 +206,11 @@ def _verdict(metric: Metric, id: str, name: str, proof: _Proof) -> _Verdict:
         f"always-valid interval {low:.4g} to {high:.4g}, {proof.words}."
     )
     numbers = {"effect": comparison.effect, "low": low, "high": high, **proof.numbers}
-    return _Verdict(id, found, comparison, Reason(words, numbers))
+    return _Verdict(id, found, comparison, Reason(found or "undecided", words, numbers, metric.id, id))
+
+
+def _lack(metric: Metric, id: str, name: str, lacking: NotEnoughData) -> Reason:
+    return Reason("not_enough_data", f"{metric.name} of {name}: {lacking.why}", {}, metric.id, id)
 
 
 def _direction(effect: float, direction: Direction) -> Literal["better", "worse"]:
@@ -205,23 +230,23 @@ def _check(guardrail: Guardrail, id: str, name: str, plan: Plan, tests: int) -> 
     comparison = guardrail.treatments[id]
     what = f"{guardrail.name} of {name}"
     if isinstance(comparison, NotEnoughData):
-        return _Check(id, None, None, Reason(f"{what}: {comparison.why}"))
+        return _Check(id, None, None, _lack(guardrail, id, name, comparison))
     if comparison.control.value <= 0:
-        return _Check(
-            id, None, None, Reason(f"{what}: the control's value is not above zero, so no share of it is a margin.")
-        )
+        words = f"{what}: the control's value is not above zero, so no share of it is a margin."
+        return _Check(id, None, None, Reason("guardrail_without_margin", words, {}, guardrail.id, id))
     left = slack(comparison.control, comparison.treatment, margin=guardrail.margin, direction=guardrail.direction)
     low, high = _slack_interval(left, plan, plan.alpha)
     is_broken = _slack_interval(left, plan, plan.alpha / tests)[1] < 0
     found: Literal["kept", "broken"] | None = "broken" if is_broken else "kept" if low > 0 else None
-    verdict = {
-        "broken": f"is worse than its margin of {guardrail.margin:.2%} allows",
-        "kept": f"keeps its margin of {guardrail.margin:.2%}",
-        None: f"may still be beyond its margin of {guardrail.margin:.2%}",
-    }[found]
+    verdicts: Mapping[str | None, tuple[Code, str]] = {
+        "broken": ("guardrail_broken", f"is worse than its margin of {guardrail.margin:.2%} allows"),
+        "kept": ("guardrail_kept", f"keeps its margin of {guardrail.margin:.2%}"),
+        None: ("guardrail_undecided", f"may still be beyond its margin of {guardrail.margin:.2%}"),
+    }
+    code, verdict = verdicts[found]
     words = f"{what} {verdict}: {left.value:+.4g} of it is left, always-valid interval {low:.4g} to {high:.4g}."
     numbers = {"effect": comparison.effect, "margin": guardrail.margin, "slack": left.value, "low": low, "high": high}
-    return _Check(id, found, left, Reason(words, numbers))
+    return _Check(id, found, left, Reason(code, words, numbers, guardrail.id, id))
 
 
 def _slack_interval(left: Slack, plan: Plan, alpha: float) -> Interval:
@@ -233,18 +258,19 @@ def _secondary_reasons(evidence: Evidence) -> list[Reason]:
     tested = [(metric, id) for metric in evidence.secondary for id in metric.treatments]
     adjusted = holm([_always_valid_p_value(metric.treatments[id]) for metric, id in tested])
     return [
-        _secondary_reason(metric, evidence.names.get(id, id), comparison, p)
+        _secondary_reason(metric, id, evidence.names.get(id, id), comparison, p)
         for (metric, id), p in zip(tested, adjusted, strict=True)
         if p <= evidence.plan.alpha and isinstance(comparison := metric.treatments[id], Comparison)
     ]
 
 
-def _secondary_reason(metric: Metric, name: str, comparison: Comparison, p: float) -> Reason:
+def _secondary_reason(metric: Metric, id: str, name: str, comparison: Comparison, p: float) -> Reason:
+    found = _direction(comparison.effect, metric.direction)
     words = (
-        f"{metric.name} of {name} is {_direction(comparison.effect, metric.direction)} than the control: "
+        f"{metric.name} of {name} is {found} than the control: "
         f"{comparison.effect:+.4g}, always-valid p {p:.2g} after Holm's adjustment."
     )
-    return Reason(words, {"effect": comparison.effect, "p_value": p})
+    return Reason(found, words, {"effect": comparison.effect, "p_value": p}, metric.id, id)
 
 
 def _rollback(checks: Sequence[_Check]) -> Decision | None:
@@ -275,8 +301,8 @@ def _harmful(verdicts: Sequence[_Verdict]) -> Decision | None:
 def _lacking(verdicts: Sequence[_Verdict]) -> Decision | None:
     if any(verdict.comparison for verdict in verdicts):
         return None
-    reasons = [verdict.reason for verdict in verdicts] or [Reason("There is no treatment to compare with the control.")]
-    return Decision(outcome="not_enough_data", reasons=reasons)
+    none = Reason("no_treatment", "There is no treatment to compare with the control.")
+    return Decision(outcome="not_enough_data", reasons=[verdict.reason for verdict in verdicts] or [none])
 
 
 def _unfinished(evidence: Evidence, verdicts: Sequence[_Verdict], checks: Sequence[_Check]) -> Decision:
@@ -288,12 +314,12 @@ def _unfinished(evidence: Evidence, verdicts: Sequence[_Verdict], checks: Sequen
         return _before_or_at_horizon(evidence)
     compared = [each.comparison for each in verdicts if each.comparison]
     days = min(_days(evidence, each.effect, each.se, each.n) for each in compared)
-    words = (
-        f"If the effect stays as it is, about {math.ceil(days)} days more will tell."
+    forecast = (
+        Reason("days_left", f"If the effect stays as it is, about {math.ceil(days)} days more will tell.")
         if days <= LONGEST_FORECAST_DAYS
-        else "At this effect and traffic a year would not tell: set a horizon, or end it."
+        else Reason("out_of_reach", "At this effect and traffic a year would not tell: set a horizon, or end it.")
     )
-    return _keep_running([Reason(words)], days)
+    return _keep_running([forecast], days)
 
 
 def _waiting_for_guardrails(evidence: Evidence, waiting: Sequence[_Check]) -> Decision:
@@ -308,9 +334,11 @@ def _before_or_at_horizon(evidence: Evidence) -> Decision:
     share = evidence.plan.looks[-1]
     numbers = {"share_of_plan": share}
     if share >= 1:
-        return Decision(outcome="no_effect", reasons=[Reason("The horizon is reached and no bound was.", numbers)])
+        reached = Reason("horizon_reached", "The horizon is reached and no bound was.", numbers)
+        return Decision(outcome="no_effect", reasons=[reached])
     days = math.inf if evidence.days_to_horizon is None else evidence.days_to_horizon
-    return _keep_running([Reason(f"{share:.0%} of the planned subjects have come.", numbers)], days)
+    words = f"{share:.0%} of the planned subjects have come."
+    return _keep_running([Reason("horizon_ahead", words, numbers)], days)
 
 
 def _keep_running(reasons: Sequence[Reason], days: float) -> Decision:

@@ -259,7 +259,12 @@ class _Answer:
 
         def told(place: int) -> dict[str, object]:
             metric = metrics[place]
-            return {"name": metric.name, "direction": metric.direction, "treatments": comparisons[place]}
+            return {
+                "id": metric.id,
+                "name": metric.name,
+                "direction": metric.direction,
+                "treatments": comparisons[place],
+            }
 
         return decision.Evidence(
             primary=decision.Metric(**told(0)),  # type: ignore[arg-type]

@@ -16,12 +16,12 @@ Results = Mapping[str, Any]
 Metric = Mapping[str, Any]
 
 NOT_STATED = "not stated"
-VERDICTS = (
-    ("keeps its margin", "kept", "good"),
-    ("is worse than its margin", "broken", "bad"),
-    ("may still be beyond", "open", "calm"),
-)
-"""What the API says of a guardrail, in a word and the colour of its meaning."""
+VERDICTS = {
+    "guardrail_kept": ("kept", "good"),
+    "guardrail_broken": ("broken", "bad"),
+    "guardrail_undecided": ("open", "calm"),
+}
+"""What the decision's reasons say of a guardrail, by their code: in a word, and the colour of its meaning."""
 
 
 Raw = str | float | int | None
@@ -369,12 +369,11 @@ def _verdict(each: Mapping[str, Any], metric: Metric) -> Cell:
 def _kept(each: Mapping[str, Any], metric: Metric, reasons: Sequence[Mapping[str, Any]]) -> Cell:
     if "effect" not in each:
         return Cell(each.get("why", ""), each.get("why", ""))
-    of_it = ("effect", each["effect"]), ("margin", metric["margin"])
+    about = metric["metric_id"], each["variation_id"]
     for reason in reasons:
-        if all(reason["numbers"].get(name) == value for name, value in of_it):
-            for words, word, tone in VERDICTS:
-                if words in reason["words"]:
-                    return Cell(word, word, tone=tone)
+        if reason["code"] in VERDICTS and (reason["metric_id"], reason["variation_id"]) == about:
+            word, tone = VERDICTS[reason["code"]]
+            return Cell(word, word, tone=tone)
     return Cell("not judged", "not judged")
 
 
