@@ -25,8 +25,12 @@ help: ## List the targets
 install: $(VENV)/.installed ## Make .venv with abgate and everything development needs
 
 .PHONY: test
-test: install node-packages browser check ## Run the checks, then the tests (PYTEST_ARGS="tests/core -k bucket")
+test: install node-packages system-packages check ## Run the checks, then the tests (PYTEST_ARGS="tests/core -k bucket")
 	$(PYTEST) $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: install node-packages system-packages ## Run at full length the tests that repeat what is up to chance (an hour)
+	ABGATE_TEST_SOAK=1 $(PYTEST) $$(grep -rl --include='test_*.py' 'from tests.soak import' tests)
 
 .PHONY: check
 check: install ## Run the linter, the format check and the type checker
@@ -39,7 +43,7 @@ demo: install ## Run the demonstration (ARGS="..." goes to `abgate demo`)
 	$(BIN)/abgate demo $(ARGS)
 
 .PHONY: screenshots
-screenshots: install browser ## Take the pictures of docs/screenshots/ anew
+screenshots: install system-packages ## Take the pictures of docs/screenshots/ anew
 	$(BIN)/python scripts/screenshots.py docs/screenshots
 
 .PHONY: serve
@@ -54,9 +58,9 @@ bench: $(BENCH)/.installed ## Run the benchmarks, one after the other
 .PHONY: node-packages
 node-packages: $(NODE_PACKAGES) ## Install the Node clients that the contract tests drive abgate with
 
-.PHONY: browser
-browser: ## Install the browser that the tests drive, unless it is there
-	scripts/browser
+.PHONY: system-packages
+system-packages: ## Install the browser and the Java that the tests need, unless they are there
+	scripts/system-packages
 
 .PHONY: constraints
 constraints: install $(BENCH)/.installed ## Rewrite constraints.txt from what the environments hold

@@ -51,7 +51,8 @@ class Server:
         self.port = 0
         self.workers = workers
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ABGATE_")}
-        self.environment |= environment or {}
+        # What a killed server leaves in the folder for temporary files goes with the test's.
+        self.environment |= {"TMPDIR": str(data)} | (environment or {})
         self.storage = ["--data", str(data), *(["--database", database] if database else [])]
         self.certificate: dict[str, str] = {}
         if tls:

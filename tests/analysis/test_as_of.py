@@ -1,9 +1,5 @@
-"""The same numbers, to the digit, from `as_of` after more events came in and the configuration changed.
+"""The same numbers, to the digit, from `as_of` after more events came in and the configuration changed."""
 
-So many more rows as ``ABGATE_TEST_MORE`` says, else 14,100: ``ABGATE_TEST_MORE=1000000`` is the full size.
-"""
-
-import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +16,9 @@ from abgate.storage.engine import writing
 from abgate.storage.lake import Lake
 from tests.analysis.test_analyst import begin, people, write
 from tests.analysis.traffic import CONTROL, EXPERIMENT, TENANT, TREATMENT
+from tests.soak import briefly
 
-MORE = int(os.environ.get("ABGATE_TEST_MORE", "14100"))
+MORE = briefly(14_100, soaking=1_000_000)
 AT_ONCE = 50_000
 """Subjects a commit; the control's log in once in fifty times, the treatment's four times in five."""
 

@@ -97,7 +97,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    assert Path(CHROMIUM).exists(), "`scripts/browser` installs it"
+    assert Path(CHROMIUM).exists(), "`scripts/system-packages` installs it"
     with sync_playwright() as started:
         yield started
 

@@ -14,10 +14,11 @@ import pytest
 from tests.conftest import DATABASES
 from tests.contract.things import by_segment, make_experiment, make_flag, make_log_stream, make_metric, make_segment
 from tests.server import Server, StartServer
+from tests.soak import briefly
 
 HERE = Path(__file__).parent
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
-EXAMPLES = 100
+EXAMPLES = briefly(15, soaking=100)
 PHASES = ("coverage", "fuzzing", "stateful")
 
 
@@ -33,7 +34,7 @@ class Run:
         command = [SCHEMATHESIS, "--config-file", HERE / "schemathesis.toml", "run", f"{server.url}/openapi.json"]
         given = {"THINGS": str(things), "COUNTS": str(self._counts), "TOKEN": server.token()}
         self.process = subprocess.Popen(
-            [*map(str, command), "--report-json-path", str(self._report), *options],
+            [*map(str, command), "-n", str(EXAMPLES), "--report-json-path", str(self._report), *options],
             cwd=HERE,
             env=os.environ | {f"ABGATE_TEST_{name}": value for name, value in given.items()},
             stdout=subprocess.PIPE,
@@ -76,7 +77,7 @@ def make_things(client: httpx.Client) -> dict[str, Any]:
 
 
 def operations_with_input(server: Server) -> set[str]:
-    """Return every operation of the document that can be asked in a hundred ways."""
+    """Return every operation of the document that can be asked in many ways."""
     document = httpx.get(f"{server.url}/openapi.json").json()
     return {
         f"{method.upper()} {path}"
@@ -114,9 +115,7 @@ def test_finds_nothing(kind: str, servers: dict[str, Server], runs: dict[str, Ru
     assert len(expected) >= 27
     for operation in (each for each in expected if counts[each] < EXAMPLES):
         # It prefers ids that it saw in answers, and runs out of requests where it saw few. Alone, it has seen none.
-        alone = Run(
-            servers[kind], runs[kind].folder, "--phases", "fuzzing", "-n", str(EXAMPLES), "--include-name", operation
-        )
+        alone = Run(servers[kind], runs[kind].folder, "--phases", "fuzzing", "--include-name", operation)
         counts[operation] += alone.finish()[1][operation]
     assert min(counts[operation] for operation in expected) >= EXAMPLES
     # Nothing was logged either: what went wrong without being told would be.

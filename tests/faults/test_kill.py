@@ -24,9 +24,10 @@ from tests.faults.consistency import broken_rules, rows_of
 from tests.faults.things import answered, make_flag, make_segment
 from tests.faults.writing import Writer, keeps
 from tests.server import Server, running_server
+from tests.soak import briefly
 
 WRITERS = 5
-SERVER_KILLS = 20
+SERVER_KILLS = briefly(5, soaking=20)
 POSTGRESQL_KILLS = 3
 WRITES_BEFORE_A_KILL = 30
 

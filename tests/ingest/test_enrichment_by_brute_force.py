@@ -1,10 +1,9 @@
 """A day of logins, reported late and out of order, is enriched as one SQL query over all that happened says.
 
-ABGATE_TEST_LOGINS says how many logins the day has; what happens, and when it is reported, comes from a fixed seed. The
-query knows no order of arrival: it joins every event with every exposure that it may belong to, and takes the best.
+What happens, and when it is reported, comes from a fixed seed. The query knows no order of
+arrival: it joins every event with every exposure that it may belong to, and takes the best.
 """
 
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,10 +21,11 @@ from abgate.storage.engine import reading, writing
 from abgate.storage.logged import LoggedEvent, list_corrections, list_events
 from abgate.storage.tenants import DEFAULT_TENANT
 from tests.conftest import DATABASES, NewDatabase, opened
+from tests.soak import briefly
 from tests.storage.events import SECOND, START, details, enrich, event, record, take
 from tests.storage.given import AUTHOR, experiment, experiment_id, flag, store
 
-LOGINS = int(os.environ.get("ABGATE_TEST_LOGINS", "600"))
+LOGINS = briefly(600, soaking=60_000)
 BATCHES = 12
 SEED = 20261125
 HOUR = 3600 * SECOND

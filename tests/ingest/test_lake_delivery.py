@@ -1,9 +1,8 @@
 """The same events, delivered again and again and in any order, give the same lake.
 
-ABGATE_TEST_LAKE_EVENTS says how many events; the order of their delivery comes from a fixed seed.
+The order of their delivery comes from a fixed seed.
 """
 
-import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,9 +16,10 @@ from abgate.storage.lake import Lake
 from abgate.storage.lake_rows import columns_of
 from tests.conftest import DATABASES, NewDatabase, opened
 from tests.ingest.lakes import fill, rows
+from tests.soak import briefly
 from tests.storage.events import enrich, event, exposure, record, take
 
-EVENTS = int(os.environ.get("ABGATE_TEST_LAKE_EVENTS", "3000"))
+EVENTS = briefly(3_000, soaking=100_000)
 DEVICES = EVENTS // 6
 SEED = 20261125
 
