@@ -1,6 +1,7 @@
 """``abgate serve``: the server."""
 
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -101,20 +102,32 @@ def _address(settings: Settings) -> str:
 
 
 def _run(settings: Settings, listening: socket.socket) -> None:
+    metrics = tempfile.mkdtemp(prefix="abgate-metrics-", dir=_temporary())
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+
     def work(end: int) -> None:
         # Else the port would stay taken for as long as this takes to end.
         listening.close()
         from abgate import background
 
         background.run(settings, end)
+        # Here, because this process outlives the server when that is killed.
+        shutil.rmtree(metrics, ignore_errors=True)
 
     configure_logs()
     # Unlike the signal's own way, it lets the process beside this one end first.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    with tempfile.TemporaryDirectory(prefix="abgate-metrics-") as metrics:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-        with beside(work), suppress(KeyboardInterrupt):
-            _answer(settings, listening)
+    with beside(work), suppress(KeyboardInterrupt):
+        _answer(settings, listening)
+
+
+def _temporary() -> str | None:
+    """Return the folder for what the processes share while they run.
+
+    It is mapped into their memory, and a process that writes to such a file on a disk that is full is ended for it.
+    """
+    memory = "/dev/shm"  # noqa: S108  # in it a folder of our own is made
+    return memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK) else None
 
 
 def _answer(settings: Settings, listening: socket.socket) -> None:
