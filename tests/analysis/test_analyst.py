@@ -343,7 +343,7 @@ def test_who_waits_can_see_how_far_it_is(
     monkeypatch.setattr(analyst_, "measure", watched)
     assert analyst.progress(TENANT, EXPERIMENT) is None
     analyst.results(TENANT, EXPERIMENT, now=NOW)
-    assert seen == [Progress(NOW, rows=160, parts=5, done=done) for done in range(6)]
+    assert seen == [Progress(NOW, rows=160, steps=3 + 5, done=done) for done in range(9)]
     assert analyst.progress(TENANT, EXPERIMENT) is None
 
 

@@ -199,10 +199,10 @@ def test_the_charts_are_drawn_and_look_closer_by_keyboard(page: Page, told: Told
 def test_while_it_is_counted_the_page_asks_how_far_it_is(page: Page, told: Told) -> None:
     assert told.client.get(f"{told.path('ship')}/results/progress").status_code == 204
     page.route(re.compile("/results$"), lambda _route: None)  # it is not answered yet
-    so_far = "<p>3 of 8 parts are done</p>"
+    so_far = "<p>3 of 8 steps are done</p>"
     page.route(re.compile("/results/progress$"), lambda route: route.fulfill(body=so_far, content_type="text/html"))
     page.goto(told.server.url + told.path("ship"))
-    expect(page.get_by_text("3 of 8 parts are done")).to_be_visible()
+    expect(page.get_by_text("3 of 8 steps are done")).to_be_visible()
     page.unroute_all()
     page.reload()
     expect(page.get_by_text("Ship modal.")).to_be_visible()

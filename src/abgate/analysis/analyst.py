@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from abgate.analysis import engines
 from abgate.analysis.answers import ExperimentResults
 from abgate.analysis.engines import duckdb_over
-from abgate.analysis.measurement import Measurement, Users, measure
+from abgate.analysis.measurement import Measurement, Users, measure, steps_of
 from abgate.analysis.questions import population_of, question_of
 from abgate.analysis.results import results_of
 from abgate.analysis.sizing import ExperimentPlan, Traffic, plan_experiment
@@ -62,11 +62,11 @@ class _Kept(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True):
-    """How far an answer is that is being computed: so many of its parts, over so many rows of the lake, since when."""
+    """How far an answer is that is being computed: so many of its steps, over so many rows of the lake, since when."""
 
     began: datetime
     rows: int
-    parts: int
+    steps: int
     done: int = 0
 
 
@@ -165,7 +165,7 @@ class Analyst:
 
     @contextmanager
     def _told(self, key: tuple[object, ...], engine: engines.Engine, now: datetime) -> Iterator[Callable[[int], None]]:
-        begun = Progress(now, engine.rows, engine.parts)
+        begun = Progress(now, engine.rows, steps_of(engine))
 
         def tell(done: int) -> None:
             self._under_way[key] = replace(begun, done=done)

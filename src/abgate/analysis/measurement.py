@@ -16,6 +16,7 @@ from abgate.analysis.population import (
     Population,
     counted,
     flag,
+    shown_as,
     subjects_of_crossed,
     units,
     users,
@@ -96,44 +97,54 @@ def measure(
     population: Population,
     metrics: Sequence[Metric],
     dimension: str | None,
-    on_part: Callable[[int], None] = lambda _done: None,
+    on_step: Callable[[int], None] = lambda _done: None,
 ) -> Measurement:
-    """Return what an experiment's results are made of; `on_part` is told how many of the engine's parts are done."""
-    measured = [Measured(place, metric) for place, metric in enumerate(metrics)]
-    asked = _Asked(engine, population, measured, dimension)
-    return asked.measure(on_part)
+    """Return what an experiment's results are made of; `on_step` is told how many of `steps_of` are done."""
+    asked = _Asked(engine, population, outcomes.measured_together(metrics), dimension)
+    return asked.measure(on_step)
+
+
+def steps_of(engine: Engine) -> int:
+    """Return in how many steps an engine measures: users, subjects, their events, and each part of the outcomes."""
+    return 3 + engine.parts
 
 
 class _Asked:
-    """One page's questions, part by part of the subjects; all sums add up."""
+    """One page's questions. Subjects and events are kept once, as narrow as can be, and then joined part by part."""
 
     def __init__(self, engine: Engine, population: Population, metrics: list[Measured], dimension: str | None) -> None:
         self._engine = engine
         self._population = population
         self._metrics = metrics
         self._dimension = dimension
-        self._crossed: Table | None = None
-        self._subjects: dict[tuple[int, int, int, int], int] = {}
-        self._causes: dict[tuple[str, str], dict[int, int]] = {}
         self._days: dict[tuple[int, Arm, int], Sums] = {}
         self._values: dict[tuple[int, int, str], Sums] = {}
         self._value_subjects: dict[tuple[str, int], int] = {}
         self._spread: dict[int, list[Table]] = {}
         self._closings: list[Microseconds] = []
 
-    def measure(self, on_part: Callable[[int], None]) -> Measurement:
-        seen = self._users()
-        self._metrics = self._capped()
-        for number in range(self._engine.parts):
-            kept = self._units(number)
-            self._count(kept)
-            self._sum(kept, number)
-            on_part(number + 1)
+    def measure(self, on_step: Callable[[int], None]) -> Measurement:
+        engine, population = self._engine, self._population
+        seen, crossed = self._users()
+        on_step(1)
+        everybody = self._everybody(crossed)
+        by = ("phase", "arm", "bot", "crossed")
+        kinds = engine.run(everybody.group_by(*by).agg(n=everybody.count()))
+        causes = self._causes(counted(everybody, population))
+        subjects = self._narrow(counted(everybody, population))
+        on_step(2)
+        events = outcomes.matching_events(engine.events, population, self._metrics, engine.key, engine.text_at)
+        events = engine.keep("hits", events)
+        on_step(3)
+        self._metrics = self._capped(subjects, events)
+        for number in range(engine.parts):
+            self._sum(engine.part(subjects, "subject", number), engine.part(events, "whose", number), number)
+            on_step(4 + number)
         return Measurement(
-            subjects=[Subjects(*key, n) for key, n in self._subjects.items()],
+            subjects=[Subjects(**row) for row in kinds],
             forced=self._forced(),
             users=seen,
-            causes=self._causes,
+            causes=causes,
             days=self._days,
             values=self._values,
             value_subjects=self._value_subjects,
@@ -141,47 +152,51 @@ class _Asked:
             closes_next=min(self._closings, default=None),
         )
 
-    def _units(self, number: int) -> Table:
-        engine, population = self._engine, self._population
-        exposures = engine.part(engine.exposures, "subject", number)
-        attributes = {"device_type", *CAUSES, *outcomes.where_attributes(self._metrics)}
-        attributes |= {self._dimension} if self._dimension else set()
-        made = units(exposures, population, sorted(attributes))
-        if self._crossed is not None:
-            import ibis
+    def _everybody(self, crossed: Table | None) -> Table:
+        import ibis
 
-            crossed = self._crossed
-            is_users = flag(made.subject.isin(crossed.subject))
+        made = units(self._engine.exposures, self._population, self._engine.key)
+        if crossed is not None:
+            is_users = flag(made.subject.isin(crossed.subject)).cast("int16")
             made = made.mutate(crossed=ibis.greatest(is_users, made.crossed))
-        return engine.keep("units", made)
+        return self._engine.keep("units", made)
 
-    def _events(self, metrics: Sequence[Measured]) -> Table:
-        return outcomes.matching_events(self._engine.events, self._population, metrics, self._engine.text_at)
+    def _causes(self, counted: Table) -> dict[tuple[str, str], dict[int, int]]:
+        """Return the subjects of the present phase by each attribute's values and by variation."""
+        import ibis
 
-    def _count(self, kept: Table) -> None:
-        by = ("phase", "arm", "bot", "crossed")
-        for row in self._engine.run(kept.group_by(*by).agg(n=kept.count())):
-            key = tuple(row[name] for name in by)
-            self._subjects[key] = self._subjects.get(key, 0) + row["n"]
-        present = counted(kept, self._population).filter(lambda t: t.phase == len(self._population.phases) - 1)
-        cells = self._engine.keep("cells", present.group_by("arm", *CAUSES).agg(n=present.count()))
-        for name in CAUSES:
-            known = cells.filter(cells[name].notnull())
-            grouped = known.group_by(value=known[name], arm=known.arm).agg(n=known.n.sum())
-            for row in self._engine.run(grouped):
-                arms = self._causes.setdefault((name, row["value"]), {})
-                arms[row["arm"]] = arms.get(row["arm"], 0) + row["n"]
+        present = counted.filter(counted.phase == len(self._population.phases) - 1)
+        shown = shown_as(present, self._engine.exposures, self._population, CAUSES)
+        cells = self._engine.keep("cells", shown.group_by("arm", *CAUSES).agg(n=shown.count()))
+        by_name = [
+            cells.group_by(value=cells[name], arm=cells.arm).agg(n=cells.n.sum()).mutate(name=ibis.literal(name))
+            for name in CAUSES
+        ]
+        causes: dict[tuple[str, str], dict[int, int]] = {}
+        for row in self._engine.run(ibis.union(*by_name)):
+            if row["value"] is not None:
+                causes.setdefault((row["name"], row["value"]), {})[row["arm"]] = int(row["n"])
+        return causes
 
-    def _narrow(self, units: Table) -> Table:
+    def _narrow(self, counted: Table) -> Table:
         """Return what is needed of subjects beside their events: joins carry all that they are given."""
-        named = {"subject", "first", "us", "arm", "phase", *outcomes.where_attributes(self._metrics)}
-        return units.select(*sorted(named | ({self._dimension} if self._dimension else set())))
+        narrow = counted.select("subject", "first", "us", "arm", "phase")
+        attributes = sorted(outcomes.where_attributes(self._metrics) | set(self._dimensions))
+        if not attributes:
+            return narrow
+        shown = shown_as(narrow, self._engine.exposures, self._population, attributes)
+        return self._engine.keep("subjects", shown)
 
-    def _sum(self, kept: Table, number: int) -> None:
+    @property
+    def _dimensions(self) -> list[str]:
+        return [self._dimension] if self._dimension else []
+
+    def _sum(self, subjects: Table, events: Table, number: int) -> None:
         engine, population = self._engine, self._population
-        subjects = engine.keep("subjects", self._narrow(counted(kept, population)))
-        events = engine.part(self._events(self._metrics), "whose", number)
-        made = engine.keep("outcomes", outcomes.outcomes(subjects, events, self._metrics))
+        made = outcomes.outcomes(subjects, events, self._metrics, *self._dimensions)
+        of_values = [each for each in self._metrics if each.metric.kind == "quantile"]
+        if self._dimension or of_values:
+            made = engine.keep("outcomes", made)
         for row in engine.run(outcomes.moments(made, self._metrics, population, outcomes.by_day(made))):
             for each in self._metrics:
                 self._add(self._days, (each.place, (row["phase"], row["arm"]), row["day"]), row, each)
@@ -189,10 +204,9 @@ class _Asked:
                     self._closings.append(row[each.name("opened")] + each.window)
         if self._dimension:
             self._sum_by_value(made, self._dimension)
-        for each in self._metrics:
-            if each.metric.kind == "quantile":
-                spread = quantiles.values_of(made, subjects, events, each, population)
-                self._spread.setdefault(each.place, []).append(engine.keep(f"values_{each.place}_{number}", spread))
+        for each in of_values:
+            spread = quantiles.values_of(made, subjects, events, each, population)
+            self._spread.setdefault(each.place, []).append(engine.keep(f"values_{each.place}_{number}", spread))
 
     def _sum_by_value(self, made: Table, dimension: str) -> None:
         present = made.filter(made.phase == len(self._population.phases) - 1)
@@ -217,10 +231,10 @@ class _Asked:
         )
         return int(self._engine.run(ours.agg(n=ours.count()))[0]["n"])
 
-    def _users(self) -> Users:
-        """Return the crossover rates, and remember whose subjects are to be left out for it."""
+    def _users(self) -> tuple[Users, Table | None]:
+        """Return the crossover rates, and whose subjects are to be left out for it."""
         engine, population = self._engine, self._population
-        known = users(engine.events, population)
+        known = users(engine.events, population, engine.key)
         counts = {
             "signed_up": known.signed_up.sum(),
             "signed_up_crossed": (known.signed_up * known.crossed).sum(),
@@ -229,26 +243,26 @@ class _Asked:
             "crossed": known.crossed.sum(),
         }
         total = {name: int(value or 0) for name, value in engine.run(known.agg(**counts))[0].items()}
+        crossed = None
         if total.pop("crossed") and population.crossover == "exclude":
-            crossed = engine.keep("crossed_users", known.filter(known.crossed == 1))
-            self._crossed = engine.keep("crossed", subjects_of_crossed(engine.events, crossed, population))
-        return Users(**total)
+            theirs = engine.keep("crossed_users", known.filter(known.crossed == 1))
+            crossed = engine.keep("crossed", subjects_of_crossed(engine.events, theirs, population, engine.key))
+        return Users(**total), crossed
 
-    def _capped(self) -> list[Measured]:
+    def _capped(self, subjects: Table, events: Table) -> list[Measured]:
         """Return the metrics, those to be winsorized with their caps, for which they are measured once before."""
+        engine = self._engine
         wanted = [each for each in self._metrics if each.metric.winsorize is not UNSET]
         if not wanted:
             return self._metrics
         spread: dict[int, list[Table]] = {}
-        for number in range(self._engine.parts):
-            subjects = self._engine.keep("subjects", self._narrow(counted(self._units(number), self._population)))
-            events = self._engine.part(self._events(wanted), "whose", number)
-            made = self._engine.keep("outcomes", outcomes.outcomes(subjects, events, wanted))
+        for number in range(engine.parts):
+            parts = engine.part(subjects, "subject", number), engine.part(events, "whose", number)
+            made = engine.keep("outcomes", outcomes.outcomes(*parts, wanted))
             for each in wanted:
                 values = quantiles.values_of_subjects(made, each, self._population)
-                kept = self._engine.keep(f"capped_{each.place}_{number}", values)
-                spread.setdefault(each.place, []).append(kept)
-        caps = {each.place: quantiles.cap(self._engine, spread[each.place], each) for each in wanted}
+                spread.setdefault(each.place, []).append(engine.keep(f"capped_{each.place}_{number}", values))
+        caps = {each.place: quantiles.cap(engine, spread[each.place], each) for each in wanted}
         return [replace(each, cap=caps.get(each.place)) for each in self._metrics]
 
     def _quantiles(self) -> dict[tuple[int, Arm], QuantileSums]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Struct
 
-from abgate.analysis.population import DAY_US, Population, events_of, flag
+from abgate.analysis.population import DAY_US, Key, Population, events_of, flag
 from abgate.core.events import CLOCK_LEEWAY, Microseconds
 from abgate.core.metric import EventFilter, Metric, field_of, measure
 from abgate.core.segment import Expression, Operation
@@ -27,7 +27,6 @@ LARGEST = 10**14
 TextAt = Callable[[Any, str], Any]
 """How an engine reads a text or number, as text, at a path of an event's body; null where there is none."""
 
-_FIELD = "at:"
 _NUMBER = "^-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?$"
 
 OWN_ATTRIBUTES = ("client_id", "connection", "organization_id")
@@ -35,10 +34,15 @@ OWN_ATTRIBUTES = ("client_id", "connection", "organization_id")
 
 
 class Measured(Struct, frozen=True):
-    """A metric and its place among those measured together, by which its columns are named. `cap`: see `winsorize`."""
+    """A metric and its place among those measured together, by which its columns are named. `cap`: see `winsorize`.
+
+    `hits` and `base_hits` name the columns that tell whether an event is one of its filter's, and of the denominator's.
+    """
 
     place: int
     metric: Metric
+    hits: str
+    base_hits: str = ""
     cap: int | None = None
 
     @property
@@ -66,40 +70,64 @@ class Measured(Struct, frozen=True):
         return f"{kind}{self.place}"
 
 
+def measured_together(metrics: Sequence[Metric]) -> list[Measured]:
+    """Return the metrics at their places; equal filters share a column."""
+    known: list[EventFilter] = []
+
+    def named(events: EventFilter) -> str:
+        if events not in known:
+            known.append(events)
+        return f"is{known.index(events)}"
+
+    return [
+        Measured(
+            place,
+            each,
+            hits=named(each.events),
+            base_hits="" if each.denominator is UNSET else named(each.denominator.events),
+        )
+        for place, each in enumerate(metrics)
+    ]
+
+
 def where_attributes(metrics: Sequence[Measured]) -> set[str]:
     """Return the attributes of the exposure that some metric's filter asks for."""
     filters = [events for each in metrics for events in _filters(each.metric)]
-    return {name for events in filters if events.where for name, _ in events.where.items()} - set(OWN_ATTRIBUTES)
+    return {name for events in filters for name, _ in _where(events)} - set(OWN_ATTRIBUTES)
 
 
-def matching_events(events: Table, population: Population, metrics: Sequence[Measured], text_at: TextAt) -> Table:
-    """Return the events that any of the metrics may count, with a column for each field of theirs that one asks for."""
+def matching_events(
+    events: Table, population: Population, metrics: Sequence[Measured], key: Key, text_at: TextAt
+) -> Table:
+    """Return the events that any of the metrics may count, in what is needed of them: who, when, for which, how much.
+
+    What a filter says of its subject's attributes is looked at where the subject is known, in `is_counted`.
+    """
     before = max((each.metric.cuped * MILLION for each in metrics if each.metric.cuped is not UNSET), default=0)
-    known = events_of(events, population, since=population.phases[0] - before)
-    wanted = [_is_named(known, each) for metric in metrics for each in _filters(metric.metric)]
-    known = known.filter(reduce(lambda one, other: one | other, wanted))
-    return known.mutate(**{_column_of(path): text_at(known, path) for path in sorted(_paths(metrics))})
+    known = events_of(events, population, key, since=population.phases[0] - before)
+    kinds = {name: _is_of_kind(known, kind, text_at) for name, kind in _kinds(metrics).items()}
+    sequence = ["sequence"] if any(_is_first(value) for value in _values(metrics)) else []
+    fields = {field_of(value) for value in _values(metrics)} - {""}
+    known = known.filter(reduce(lambda one, other: one | other, kinds.values()))
+    amounts = {_column_of(field): to_millionths(_number_at(known, field, text_at)) for field in sorted(fields)}
+    return known.select("whose", *sequence, at_us=known.us, **kinds, **amounts)
 
 
-def outcomes(units: Table, events: Table, metrics: Sequence[Measured]) -> Table:
-    """Return one row a subject: its first exposure, and each metric's outcome in columns of its own."""
+def outcomes(units: Table, events: Table, metrics: Sequence[Measured], *carried: str) -> Table:
+    """Return one row a subject: its first exposure, each metric's outcome in columns of its own, what is carried."""
     joined = pairs(units, events)
     columns: dict[str, Any] = {}
     for each in metrics:
         columns |= _columns(joined, each)
-    found = joined.group_by("first").agg(**columns)
-    all_of_them = units.drop("subject").left_join(found, "first").drop("first_right")
-    completed = {name: all_of_them[name].fill_null(0) for each in metrics for name in _completed(each)}
-    return _finished(all_of_them.mutate(**completed), metrics)
+    return _finished(joined.group_by("first", "us", "phase", "arm", *carried).agg(**columns), metrics)
 
 
 def pairs(units: Table, events: Table) -> Table:
-    """Return each event beside the subject whose it is; `since` is how long after the first exposure it came."""
-    own = [name for name in OWN_ATTRIBUTES if name in events.columns]
-    fields = [name for name in events.columns if name.startswith(_FIELD)]
-    renamed = events.select("whose", "type", "event", "value", "sequence", *own, *fields, at_us=events.us)
-    left = units.drop(*(name for name in own if name in units.columns))
-    joined = left.join(renamed, left.subject == renamed.whose)
+    """Return each subject beside each of its events; `since` is how long after the first exposure that came.
+
+    A subject without an event has one row, of which nothing counts.
+    """
+    joined = units.left_join(events, units.subject == events.whose)
     return joined.mutate(since=joined.at_us - joined.us)
 
 
@@ -116,14 +144,9 @@ def by_day(outcomes: Table) -> Mapping[str, Any]:
     return {"day": outcomes.us // DAY_US}
 
 
-def value_of(events: Table, field: str) -> FloatingValue:
-    """Return the number, or text that is one, at a path of an event as it was sent; ``value`` is a tracked one."""
-    import ibis
-
-    if field == "value":
-        return events.value
-    text = events[_column_of(field)]
-    return ibis.ifelse(text.re_search(_NUMBER), text, ibis.null("string")).cast("float64")
+def amount_of(pairs: Table, field: str) -> IntegerValue:
+    """Return the number at a path of an event as it was sent, in millionths; ``value`` is a tracked one."""
+    return pairs[_column_of(field)]
 
 
 def to_millionths(value: FloatingValue) -> IntegerValue:
@@ -131,13 +154,10 @@ def to_millionths(value: FloatingValue) -> IntegerValue:
     return (value.clip(-LARGEST // MILLION, LARGEST // MILLION) * MILLION + 0.5).floor().cast("int64")
 
 
-def is_counted(pairs: Table, events: EventFilter) -> BooleanValue:
-    """Return whether the event is one of the filter's."""
-    conditions = [_is_named(pairs, events)]
-    if events.where is not None:
-        conditions += [_matches(pairs[name], expression) for name, expression in events.where.items()]
-    conditions += [pairs[_column_of(each.path)].isin(each.equals).fill_null(False) for each in events.fields or ()]
-    return reduce(lambda one, other: one & other, conditions)
+def is_counted(pairs: Table, events: EventFilter, hits: str) -> BooleanValue:
+    """Return whether the event is one of the filter's, whose column is `hits`."""
+    theirs = [_matches(pairs[name], each) for name, each in _where(events) if name not in OWN_ATTRIBUTES]
+    return reduce(lambda one, other: one & other, theirs, pairs[hits])
 
 
 def is_in_window(pairs: Table, metric: Metric) -> BooleanValue:
@@ -157,13 +177,47 @@ def _filters(metric: Metric) -> Iterator[EventFilter]:
         yield metric.denominator.events
 
 
-def _is_named(events: Table, wanted: EventFilter) -> BooleanValue:
+def _kinds(metrics: Sequence[Measured]) -> dict[str, EventFilter]:
+    return {
+        name: events
+        for each in metrics
+        for name, events in zip((each.hits, each.base_hits), _filters(each.metric), strict=False)
+    }
+
+
+def _values(metrics: Sequence[Measured]) -> list[str]:
+    values = [each.metric.value for each in metrics]
+    values += [each.metric.denominator.value for each in metrics if each.metric.denominator is not UNSET]
+    return [value for value in values if value is not UNSET]
+
+
+def _is_first(value: str) -> bool:
+    return measure(value) == "first"
+
+
+def _where(events: EventFilter) -> list[tuple[str, Expression]]:
+    return [] if events.where is None else list(events.where.items())
+
+
+def _is_of_kind(events: Table, wanted: EventFilter, text_at: TextAt) -> BooleanValue:
     conditions = []
     if wanted.types is not None:
         conditions.append(events.type.isin(wanted.types))
     if wanted.event is not None:
         conditions.append((events.event == wanted.event).fill_null(False))
+    conditions += [_matches(events[name], expression) for name, expression in _where(wanted) if name in OWN_ATTRIBUTES]
+    conditions += [text_at(events, each.path).isin(each.equals).fill_null(False) for each in wanted.fields or ()]
     return reduce(lambda one, other: one & other, conditions)
+
+
+def _number_at(events: Table, field: str, text_at: TextAt) -> FloatingValue:
+    """Return the number, or text that is one, at a path of an event as it was sent."""
+    import ibis
+
+    if field == "value":
+        return events.value
+    text = text_at(events, field)
+    return ibis.ifelse(text.re_search(_NUMBER), text, ibis.null("string")).cast("float64")
 
 
 def _matches(attribute: StringValue, expression: Expression) -> BooleanValue:
@@ -180,25 +234,16 @@ def _matches(attribute: StringValue, expression: Expression) -> BooleanValue:
     return reduce(lambda one, other: one | other, tests).fill_null(False)
 
 
-def _paths(metrics: Sequence[Measured]) -> set[str]:
-    """Return the paths of all fields that the metrics look at in events as they were sent."""
-    values = [each.metric.value for each in metrics]
-    values += [each.metric.denominator.value for each in metrics if each.metric.denominator is not UNSET]
-    paths = {field_of(value) for value in values if value is not UNSET} - {"", "value"}
-    filters = [events for each in metrics for events in _filters(each.metric)]
-    return paths | {field.path for events in filters for field in events.fields or ()}
-
-
-def _column_of(path: str) -> str:
-    return _FIELD + path
+def _column_of(field: str) -> str:
+    return f"at:{field}"
 
 
 def _columns(pairs: Table, each: Measured) -> dict[str, Any]:
     metric = each.metric
-    counts = is_counted(pairs, metric.events)
+    counts = is_counted(pairs, metric.events, each.hits)
     made = {each.name("y"): _outcome(pairs, metric.value, counts & is_in_window(pairs, metric))}
     if metric.denominator is not UNSET:
-        counts = is_counted(pairs, metric.denominator.events)
+        counts = is_counted(pairs, metric.denominator.events, each.base_hits)
         made[each.name("x")] = _outcome(pairs, metric.denominator.value, counts & is_in_window(pairs, metric))
     if metric.cuped is not UNSET:
         is_before = (pairs.since < -CLOCK_LEEWAY) & (pairs.since >= -CLOCK_LEEWAY - metric.cuped * MILLION)
@@ -216,21 +261,14 @@ def _outcome(pairs: Table, value: Any, hits: BooleanValue) -> Any:
         case "seconds_to_first":
             return ibis.ifelse(hits, ibis.greatest(pairs.since, 0), ibis.null("int64")).min()
         case "sum":
-            number = to_millionths(value_of(pairs, field_of(value)))
+            number = amount_of(pairs, field_of(value))
             return ibis.ifelse(hits & number.notnull(), number, 0).sum().cast("int64")
         case "first":
-            number = to_millionths(value_of(pairs, field_of(value)))
+            number = amount_of(pairs, field_of(value))
             order = pairs.since.cast("decimal(38,0)") * ibis.literal(10**15, "int64").cast("decimal(38,0)")
             return number.argmin(order + pairs.sequence.cast("decimal(38,0)"), where=hits & number.notnull())
         case _:
             return pairs.count(where=hits).cast("int64")
-
-
-def _completed(each: Measured) -> Iterator[str]:
-    if not each.is_of_some:
-        yield each.name("y")
-    if each.is_pair:
-        yield each.name("x")
 
 
 def _finished(outcomes: Table, metrics: Sequence[Measured]) -> Table:
@@ -238,12 +276,13 @@ def _finished(outcomes: Table, metrics: Sequence[Measured]) -> Table:
 
     changed: dict[str, Any] = {}
     for each in metrics:
-        y = outcomes[each.name("y")]
-        if each.metric.value == "missing":
-            changed[each.name("y")] = ibis.greatest(outcomes[each.name("x")] - y, 0)
-        if each.cap is not None:
-            changed[each.name("y")] = ibis.least(y, each.cap)
-    return outcomes.mutate(**changed) if changed else outcomes
+        # Of no event at all, Spark makes no count of 0 but null.
+        y = outcomes[each.name("y")] if each.is_of_some else outcomes[each.name("y")].fill_null(0)
+        if each.is_pair:
+            x = changed[each.name("x")] = outcomes[each.name("x")].fill_null(0)
+            y = ibis.greatest(x - y, 0) if each.metric.value == "missing" else y
+        changed[each.name("y")] = y if each.cap is None else ibis.least(y, each.cap)
+    return outcomes.mutate(**changed)
 
 
 def _sums(outcomes: Table, each: Measured, population: Population) -> dict[str, Any]:

@@ -7,9 +7,9 @@ floats differ between two runs on two threads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -28,7 +28,10 @@ OLDEST: Microseconds = 10**15
 CAUSES = ("client_id", "connection", "device_type", "browser", "country")
 """The attributes by which a sample ratio mismatch is looked into."""
 
-_AT_DIGITS, _SEQUENCE_DIGITS, _CODE_DIGITS = 16, 15, 3
+Key = Callable[[Any], Any]
+"""What stands for a text where rows are matched by it (`engines`)."""
+
+_SEQUENCE_DIGITS, _CODE_BITS = 15, 13
 _COLUMN_OF: Mapping[Subject, str] = {"device": "device", "user": "user_id", "organization": "organization_id"}
 
 
@@ -65,41 +68,46 @@ def exposures_of(exposures: Table, population: Population) -> Table:
     return known.filter(ibis.and_(known.us >= OLDEST, known.us <= population.now))
 
 
-def units(exposures: Table, population: Population, attributes: Sequence[str]) -> Table:
-    """Return one row a subject: when, by which exposure (`first`), in which variation and phase it came, and as what.
+def units(exposures: Table, population: Population, key: Key) -> Table:
+    """Return one row a subject: when, by which exposure (`first`), and in which variation and phase it came.
 
-    One number carries all that is needed of an exposure, and begins with its moment: the least of them is the first
-    exposure, on any engine and whatever the order of the rows. Two of one microsecond go by their sequence.
+    One number orders a subject's exposures, on any engine and whatever the order of the rows: the moment, and the
+    sequence for two of one microsecond. Another carries what is needed of the first: its sequence, variation and bot.
     """
     import ibis
 
     known = exposures_of(exposures, population)
     is_bot = flag((known.device_type == "bot").fill_null(False))
-    key = known.us.cast("decimal(38,0)") * _power(_SEQUENCE_DIGITS + _CODE_DIGITS) + (
-        known.sequence * 10**_CODE_DIGITS + known.arm * 2 + is_bot
-    ).cast("decimal(38,0)")
-    firsts = (
-        known.mutate(key=key)
-        .group_by("subject")
-        .agg(key=lambda t: t.key.min(), lowest=lambda t: t.arm.min(), highest=lambda t: t.arm.max())
+    numbered = known.select(
+        subject=key(known.subject),
+        us=known.us,
+        arm=known.arm.cast("int16"),
+        order=known.us.cast("decimal(38,0)") * _power(_SEQUENCE_DIGITS) + known.sequence.cast("decimal(38,0)"),
+        shown=known.sequence * 2**_CODE_BITS + known.arm * 2 + is_bot,
     )
-    text = firsts.key.cast("string")
-    code = text.substr(_AT_DIGITS + _SEQUENCE_DIGITS, _CODE_DIGITS).cast("int64")
-    at = text.substr(0, _AT_DIGITS).cast("int64")
-    numbered = firsts.select(
+    firsts = numbered.group_by("subject").agg(
+        us=numbered.us.min(),
+        shown=numbered.shown.argmin(numbered.order),
+        lowest=numbered.arm.min(),
+        highest=numbered.arm.max(),
+    )
+    begun = reversed(list(enumerate(population.phases)))
+    # Narrow columns, for these rows are kept: millions of them.
+    return firsts.select(
         subject=firsts.subject,
-        first=text.substr(_AT_DIGITS, _SEQUENCE_DIGITS).cast("int64"),
-        us=at,
-        arm=(code - code % 2) // 2,
-        bot=code % 2,
-        crossed=flag(firsts.lowest < firsts.highest),
-        phase=ibis.cases(
-            *((at >= begins, place) for place, begins in reversed(list(enumerate(population.phases)))), else_=0
-        ).cast("int64"),
+        first=firsts.shown >> _CODE_BITS,
+        us=firsts.us,
+        arm=((firsts.shown % 2**_CODE_BITS) >> 1).cast("int16"),
+        bot=(firsts.shown % 2).cast("int16"),
+        crossed=flag(firsts.lowest < firsts.highest).cast("int16"),
+        phase=ibis.cases(*((firsts.us >= begins, place) for place, begins in begun), else_=0).cast("int16"),
     )
-    shown = known.select("sequence", *attributes)
-    joined = numbered.join(shown, numbered.first == shown.sequence)
-    return joined.select(*numbered.columns, *(name for name in attributes if name not in numbered.columns))
+
+
+def shown_as(units: Table, exposures: Table, population: Population, attributes: Sequence[str]) -> Table:
+    """Return the subjects with attributes of their first exposures."""
+    known = exposures_of(exposures, population).select("sequence", *attributes)
+    return units.join(known, units.first == known.sequence).select(*units.columns, *attributes)
 
 
 def arm_of(variation_id: StringValue, population: Population) -> IntegerValue:
@@ -120,8 +128,8 @@ def counted(units: Table, population: Population) -> Table:
     return kept
 
 
-def events_of(events: Table, population: Population, *, since: Microseconds) -> Table:
-    """Return the events of anybody from a moment on, each with `whose`, the subject that it is of.
+def events_of(events: Table, population: Population, key: Key, *, since: Microseconds) -> Table:
+    """Return the events of anybody from a moment on, each with `whose`, the key of the subject that it is of.
 
     An event that was enriched with the experiment is of the exposure's subject, any other of whom it names itself.
     """
@@ -130,11 +138,11 @@ def events_of(events: Table, population: Population, *, since: Microseconds) -> 
     known = events.filter(events.tenant == population.tenant, events.day >= day_of(since))
     is_ours = (known.experiment_id == population.experiment_id).fill_null(False)
     own = known[_COLUMN_OF[population.subject]]
-    known = known.mutate(whose=ibis.ifelse(is_ours, known.subject, own).coalesce(own))
-    return known.filter(known.whose.notnull(), ~(is_ours & known.forced))
+    whose = ibis.ifelse(is_ours, known.subject, own).coalesce(own)
+    return known.filter(whose.notnull(), ~(is_ours & known.forced)).mutate(whose=key(whose))
 
 
-def users(events: Table, population: Population) -> Table:
+def users(events: Table, population: Population, key: Key) -> Table:
     """Return each user that was seen in the experiment: in one variation or several, at a sign-up, at a log-in."""
     known = events.filter(
         events.tenant == population.tenant,
@@ -144,12 +152,12 @@ def users(events: Table, population: Population) -> Table:
         events.user_id.notnull(),
     )
     known = known.select(
-        user_id=known.user_id,
-        arm=arm_of(known.variation_id, population),
-        signed_up=flag(known.type == "ss"),
-        logged_in=flag(known.type == "s"),
+        user=key(known.user_id),
+        arm=arm_of(known.variation_id, population).cast("int16"),
+        signed_up=flag(known.type == "ss").cast("int16"),
+        logged_in=flag(known.type == "s").cast("int16"),
     )
-    per_user = known.group_by("user_id").agg(
+    per_user = known.group_by("user").agg(
         lowest=known.arm.min(),
         highest=known.arm.max(),
         signed_up=known.signed_up.max(),
@@ -158,11 +166,17 @@ def users(events: Table, population: Population) -> Table:
     return per_user.mutate(crossed=flag(per_user.lowest < per_user.highest)).drop("lowest", "highest")
 
 
-def subjects_of_crossed(events: Table, users: Table, population: Population) -> Table:
+def subjects_of_crossed(events: Table, users: Table, population: Population, key: Key) -> Table:
     """Return the subjects, each once, that belong to users who were seen in several variations."""
-    crossed = users.filter(users.crossed == 1).select("user_id")
-    known = events.filter(events.tenant == population.tenant, events.experiment_id == population.experiment_id)
-    return known.join(crossed, "user_id").filter(lambda t: t.subject.notnull()).select("subject").distinct()
+    crossed = users.filter(users.crossed == 1).select("user")
+    known = events.filter(
+        events.tenant == population.tenant,
+        events.experiment_id == population.experiment_id,
+        events.user_id.notnull(),
+        events.subject.notnull(),
+    )
+    known = known.select(user=key(known.user_id), subject=key(known.subject))
+    return known.join(crossed, "user").select("subject").distinct()
 
 
 def day_of(at: Microseconds) -> str:
