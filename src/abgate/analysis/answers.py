@@ -18,6 +18,10 @@ METHODS_VERSION = 1
 Interval = tuple[float, float]
 Role = Literal["primary", "secondary", "guardrail"]
 Status = Literal["ok", "not_enough_data"]
+Dimension = Literal[
+    "client_id", "connection", "connection_type", "domain", "device_type", "browser", "platform", "country", "region"
+]
+"""An attribute that every metric can be broken down by."""
 
 
 class Methods(Struct, frozen=True):

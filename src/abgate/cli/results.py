@@ -13,13 +13,12 @@ from rich.live import Live
 from rich.text import Text
 
 from abgate.analysis.analyst import Analyst, parse_as_of
-from abgate.analysis.answers import ExperimentResults
+from abgate.analysis.answers import Dimension, ExperimentResults
 from abgate.cli.opened import Data, Database, TenantId, opened
 from abgate.cli.printing import open_console, print_json
 from abgate.cli.results_csv import write_csv
 from abgate.cli.results_table import table_of
 from abgate.core.errors import InvalidInput, Unavailable
-from abgate.management.results import Dimension
 from abgate.storage.tenants import DEFAULT_TENANT
 
 WATCH_S = 10.0

@@ -1,17 +1,13 @@
 """Results of an experiment."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from litestar.params import QueryParameter
 
 from abgate.analysis.analyst import parse_as_of
-from abgate.analysis.answers import ExperimentResults
+from abgate.analysis.answers import Dimension, ExperimentResults
 from abgate.management.caller import Caller
-
-Dimension = Literal[
-    "client_id", "connection", "connection_type", "domain", "device_type", "browser", "platform", "country", "region"
-]
 
 
 def get_results(

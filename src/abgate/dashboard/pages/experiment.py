@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from litestar import Response
 from msgspec import UNSET, Struct
 
+from abgate.analysis.answers import Dimension
 from abgate.asgi import STATUSES
 from abgate.core.errors import InvalidInput, NotFound, Refusal, Unavailable
 from abgate.dashboard import results_view, timeline
@@ -15,7 +16,7 @@ from abgate.dashboard.rendering import download, redirect, render
 from abgate.dashboard.visits import Visit
 from abgate.management import experiments, feature_flags
 from abgate.management.bodies import AdvanceRamp, ExperimentAnswer, RollOut, UpdateExperimentStatus
-from abgate.management.results import Dimension, get_results
+from abgate.management.results import get_results
 
 MAX_ENTRIES = 200
 ASK_AGAIN = "load delay:3s"
