@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from abgate.analysis import analyst as analyst_
-from abgate.analysis import engines
+from abgate.analysis import measurement
 from abgate.analysis.aggregates import Proportion
 from abgate.analysis.analyst import Analyst, Progress, parse_as_of
 from abgate.analysis.comparison import Comparison, Plan, compare
@@ -327,7 +327,7 @@ def test_who_waits_can_see_how_far_it_is(
 ) -> None:
     begin(engine)
     write(lake, people(50, CONTROL, 30), people(50, TREATMENT, 30))
-    monkeypatch.setattr(engines, "ROWS_IN_A_PART", 40)
+    monkeypatch.setattr(measurement, "OUTCOMES_IN_A_PART", 25)
     seen = []
 
     def watched(*arguments: Any) -> Any:

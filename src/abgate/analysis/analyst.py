@@ -19,7 +19,7 @@ from abgate.analysis.answers import ExperimentResults
 from abgate.analysis.engines import duckdb_over
 from abgate.analysis.measurement import Measurement, Users, measure, steps_of
 from abgate.analysis.questions import population_of, question_of
-from abgate.analysis.results import results_of
+from abgate.analysis.results import Question, results_of
 from abgate.analysis.sizing import ExperimentPlan, Traffic, plan_experiment
 from abgate.analysis.traffic import RECENT_DAYS, traffic_of
 from abgate.core.errors import InvalidInput, Unavailable
@@ -127,7 +127,7 @@ class Analyst:
             if found is not None:
                 return found
             began = thread_time()
-            with duckdb_over(exposures, events) as engine, self._told(key, engine, now) as tell:
+            with duckdb_over(exposures, events) as engine, self._told(key, engine, question, now) as tell:
                 measurement = measure(engine, population_of(question, tenant), question.metrics, dimension, tell)
             results = results_of(question, measurement)
             took_s = thread_time() - began
@@ -164,8 +164,10 @@ class Analyst:
             return traffic_of(engine, tenant, ids, now=microseconds(now))
 
     @contextmanager
-    def _told(self, key: tuple[object, ...], engine: engines.Engine, now: datetime) -> Iterator[Callable[[int], None]]:
-        begun = Progress(now, engine.rows, steps_of(engine))
+    def _told(
+        self, key: tuple[object, ...], engine: engines.Engine, question: Question, now: datetime
+    ) -> Iterator[Callable[[int], None]]:
+        begun = Progress(now, engine.rows, steps_of(engine, question.metrics))
 
         def tell(done: int) -> None:
             self._under_way[key] = replace(begun, done=done)

@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-ROWS_IN_A_PART = 2_500_000
-"""Subjects are measured in parts, so that memory does not grow with them: parts of so many rows of both tables."""
-
 MEMORY = "170MB"
 """What DuckDB may take before it writes to the temporary directory."""
 
-MAX_THREADS = 8
+MAX_THREADS = 2
+"""Each takes memory of its own: with four, 170 MB were too little. Logins have the other cores."""
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -38,18 +36,18 @@ class Engine(Struct, frozen=True, kw_only=True):
 
     `run` returns an expression's rows, few as they are. `keep` evaluates an expression that several others build on,
     once where the engine has a place for it, under a name that may be used again. `key` is what stands for a text where
-    rows are matched and grouped by it; `part` narrows a table to one of `parts` by a column of keys. `rows` is how many
-    both tables have, 0 where that is not known. `text_at` reads the text or number at a path of an event's body.
+    rows are matched and grouped by it. `rows` is how many both tables have; `subjects` is how many there can be at most
+    where an engine has so little memory that its keys, which are numbers then, are to be taken in parts, and 0
+    elsewhere. `text_at` reads the text or number at a path of an event's body.
     """
 
     exposures: Table
     events: Table
     run: Callable[[Table], list[dict[str, Any]]]
     keep: Callable[[str, Table], Table]
-    parts: int = 1
     rows: int = 0
+    subjects: int = 0
     key: Callable[[StringValue], Value]
-    part: Callable[[Table, str, int], Table]
     text_at: Callable[[Table, str], StringValue]
 
 
@@ -82,17 +80,15 @@ def duckdb_over(exposures: DeltaTable, events: DeltaTable) -> Iterator[Engine]:
             create_view(connection.con, f"lake_{name}", table)
             # The portable way goes through time zones, and takes ten times as long.
             connection.raw_sql(f'CREATE VIEW {name} AS SELECT *, epoch_us("at") AS us FROM lake_{name}')  # noqa: S608
-        rows = row_count(exposures) + row_count(events)
-        parts = 1 + rows // ROWS_IN_A_PART
+        subjects = row_count(exposures)
         yield Engine(
             exposures=connection.table("exposures"),
             events=connection.table("events"),
             run=rows_of,
             keep=keep,
-            parts=parts,
-            rows=rows,
+            rows=subjects + row_count(events),
+            subjects=subjects,
             key=_hashed,
-            part=part_of(parts),
             text_at=_text_at_by("json_extract_string"),
         )
     finally:
@@ -121,7 +117,6 @@ def elsewhere(exposures: Table, events: Table) -> Engine:
         run=rows_of,
         keep=_keeping(ibis.get_backend(events)),
         key=lambda text: text,
-        part=lambda table, _column, _number: table,
         text_at=_TEXT_AT.get(ibis.get_backend(events).name, _text_at_by("json_extract_string")),
     )
 
@@ -193,15 +188,6 @@ def row_count(table: DeltaTable) -> int:
     import pyarrow
 
     return sum(pyarrow.table(table.get_add_actions(flatten=True)).column("num_records").to_pylist())
-
-
-def part_of(parts: int) -> Callable[[Table, str, int], Table]:
-    """Return how DuckDB narrows a table to one of so many parts."""
-
-    def part(table: Table, column: str, number: int) -> Table:
-        return table if parts == 1 else table.filter(table[column] % parts == number)
-
-    return part
 
 
 def _plain(value: Any) -> Any:

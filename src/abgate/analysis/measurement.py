@@ -32,6 +32,11 @@ Arm = tuple[int, int]
 """A phase and the number of a variation in it."""
 
 
+OUTCOMES_IN_A_PART = 3_000_000
+"""Subjects, each with so many metrics, are measured in parts, so that memory does not grow with them: their events pass
+by, their sums stay. With two and a half times as many, DuckDB had too little memory."""
+
+
 class Sums(Struct, frozen=True, kw_only=True):
     """The exact sums of one metric over some subjects, in millionths where the outcome is no count.
 
@@ -100,22 +105,28 @@ def measure(
     on_step: Callable[[int], None] = lambda _done: None,
 ) -> Measurement:
     """Return what an experiment's results are made of; `on_step` is told how many of `steps_of` are done."""
-    asked = _Asked(engine, population, outcomes.measured_together(metrics), dimension)
-    return asked.measure(on_step)
+    return _Asked(engine, population, metrics, dimension).measure(on_step)
 
 
-def steps_of(engine: Engine) -> int:
+def steps_of(engine: Engine, metrics: Sequence[Metric]) -> int:
     """Return in how many steps an engine measures: users, subjects, their events, and each part of the outcomes."""
-    return 3 + engine.parts
+    return 3 + _parts(engine, metrics)
+
+
+def _parts(engine: Engine, metrics: Sequence[Metric]) -> int:
+    return 1 + engine.subjects * len(metrics) // OUTCOMES_IN_A_PART
 
 
 class _Asked:
     """One page's questions. Subjects and events are kept once, as narrow as can be, and then joined part by part."""
 
-    def __init__(self, engine: Engine, population: Population, metrics: list[Measured], dimension: str | None) -> None:
+    def __init__(
+        self, engine: Engine, population: Population, metrics: Sequence[Metric], dimension: str | None
+    ) -> None:
         self._engine = engine
         self._population = population
-        self._metrics = metrics
+        self._metrics = outcomes.measured_together(metrics)
+        self._parts = _parts(engine, metrics)
         self._dimension = dimension
         self._days: dict[tuple[int, Arm, int], Sums] = {}
         self._values: dict[tuple[int, int, str], Sums] = {}
@@ -137,8 +148,8 @@ class _Asked:
         events = engine.keep("hits", events)
         on_step(3)
         self._metrics = self._capped(subjects, events)
-        for number in range(engine.parts):
-            self._sum(engine.part(subjects, "subject", number), engine.part(events, "whose", number), number)
+        for number in range(self._parts):
+            self._sum(*self._part(subjects, events, number), number)
             on_step(4 + number)
         return Measurement(
             subjects=[Subjects(**row) for row in kinds],
@@ -151,6 +162,12 @@ class _Asked:
             quantiles=self._quantiles(),
             closes_next=min(self._closings, default=None),
         )
+
+    def _part(self, subjects: Table, events: Table, number: int) -> tuple[Table, Table]:
+        if self._parts == 1:
+            return subjects, events
+        parts = self._parts
+        return subjects.filter(subjects.subject % parts == number), events.filter(events.whose % parts == number)
 
     def _everybody(self, crossed: Table | None) -> Table:
         import ibis
@@ -256,9 +273,8 @@ class _Asked:
         if not wanted:
             return self._metrics
         spread: dict[int, list[Table]] = {}
-        for number in range(engine.parts):
-            parts = engine.part(subjects, "subject", number), engine.part(events, "whose", number)
-            made = engine.keep("outcomes", outcomes.outcomes(*parts, wanted))
+        for number in range(self._parts):
+            made = engine.keep("outcomes", outcomes.outcomes(*self._part(subjects, events, number), wanted))
             for each in wanted:
                 values = quantiles.values_of_subjects(made, each, self._population)
                 spread.setdefault(each.place, []).append(engine.keep(f"capped_{each.place}_{number}", values))

@@ -133,10 +133,14 @@ def pairs(units: Table, events: Table) -> Table:
 
 def moments(outcomes: Table, metrics: Sequence[Measured], population: Population, by: Mapping[str, Any]) -> Table:
     """Return, by phase, variation and the given columns, each metric's sums over those whose window has closed."""
+    settled: dict[str, Any] = {}
+    for each in metrics:
+        settled |= _settled(outcomes, each, population)
+    known = outcomes.select("phase", "arm", "us", **by, **settled)
     sums: dict[str, Any] = {}
     for each in metrics:
-        sums |= _sums(outcomes, each, population)
-    return outcomes.group_by("phase", "arm", **by).agg(subjects=outcomes.count(), **sums)
+        sums |= _sums(known, each, population)
+    return known.group_by("phase", "arm", *by).agg(subjects=known.count(), **sums)
 
 
 def by_day(outcomes: Table) -> Mapping[str, Any]:
@@ -285,24 +289,30 @@ def _finished(outcomes: Table, metrics: Sequence[Measured]) -> Table:
     return outcomes.mutate(**changed)
 
 
-def _sums(outcomes: Table, each: Measured, population: Population) -> dict[str, Any]:
-    is_closed_ = is_closed(outcomes, each, population)
-    y = outcomes[each.name("y")]
-    counts = is_closed_ & y.notnull()
-    sums = {
-        each.name("n"): flag(counts).sum(),
-        each.name("open"): flag(~is_closed_).sum(),
-        each.name("opened"): outcomes.us.min(where=~is_closed_),
-    }
+def _settled(outcomes: Table, each: Measured, population: Population) -> dict[str, Any]:
+    """Return the metric's numbers of those whose window has closed and who have an outcome; null for the others."""
+    import ibis
+
     wide = _wide if each.is_wide else _narrow
-    y = wide(y)
-    sums[each.name("y")] = y.sum(where=counts)
-    sums[each.name("yy")] = (y * y).sum(where=counts)
+    y = outcomes[each.name("y")]
+    counts = is_closed(outcomes, each, population) & y.notnull()
+    names = [each.name(kind) for kind in ("yx" if each.is_pair else "y")]
+    return {name: ibis.ifelse(counts, wide(outcomes[name]), ibis.null()) for name in names}
+
+
+def _sums(settled: Table, each: Measured, population: Population) -> dict[str, Any]:
+    is_closed_ = is_closed(settled, each, population)
+    y = settled[each.name("y")]
+    sums = {
+        each.name("n"): y.count(),
+        each.name("open"): flag(~is_closed_).sum(),
+        each.name("opened"): settled.us.min(where=~is_closed_),
+        each.name("y"): y.sum(),
+        each.name("yy"): (y * y).sum(),
+    }
     if each.is_pair:
-        x = wide(outcomes[each.name("x")])
-        sums[each.name("x")] = x.sum(where=counts)
-        sums[each.name("xx")] = (x * x).sum(where=counts)
-        sums[each.name("xy")] = (x * y).sum(where=counts)
+        x = settled[each.name("x")]
+        sums |= {each.name("x"): x.sum(), each.name("xx"): (x * x).sum(), each.name("xy"): (x * y).sum()}
     return sums
 
 
