@@ -71,6 +71,21 @@ def test_why_answers_for_a_past_moment(client: httpx.Client, experiment: dict[st
     assert 'value="yesterday" aria-invalid="true"' in refused.text
 
 
+def test_an_event_after_the_last_year_that_a_calendar_has_is_shown_at_its_end(
+    client: httpx.Client, server: Server
+) -> None:
+    event = {
+        "log_id": "last",
+        "type": "s",
+        "date": "9999-12-31T23:59:59-14:00",
+        "details": {"device_id": "device-9999"},
+    }
+    with server.client() as api:
+        sent(api, "POST", f"{server.url}/runtime/v1/events", event, status=202)
+    for path in ("/why?device=device-9999", "/logs?q=log_id:last"):
+        eventually(client, path, '<time datetime="9999-12-31T23:59:59.999Z"')
+
+
 def test_logs_are_searched_in_the_language_of_the_api(client: httpx.Client, experiment: dict[str, str]) -> None:
     eventually(client, "/logs?q=details.experiment.experiment_id:" + experiment["id"], "auth0|seven")
     assert "No event fits" in client.get("/logs?q=type:nothing").text

@@ -277,6 +277,8 @@ def test_what_may_have_been_purged_is_not_taken_again(engine: Engine) -> None:
     assert taken(10 * DAY, DAYS) == event("a", 10 * DAY)
     with pytest.raises(NotAnEvent, match=r"date: 2026-11-28T11:06:39\.000Z is before 2026-11-28T11:06:40\.000Z"):
         taken(10 * DAY - 1, DAYS)
+    with pytest.raises(NotAnEvent, match=r"date: 0001-01-01T00:00:00\.000Z is before"):
+        taken(-2100 * 366 * DAY, DAYS)
     # Also when logs are kept for longer again, or for ever.
     for days in (0, 90):
         with pytest.raises(NotAnEvent, match="ABGATE_LOG_RETENTION_DAYS"):

@@ -71,8 +71,12 @@ def microseconds(moment: datetime) -> Microseconds:
 
 
 def to_timestamp(at: Microseconds) -> Timestamp:
-    """Return whole microseconds as a timestamp of ours."""
-    return timestamp(_EPOCH + timedelta(microseconds=at))
+    """Return whole microseconds as a timestamp of ours, the first or the last there is where they lie beyond it."""
+    try:
+        return timestamp(_EPOCH + timedelta(microseconds=at))
+    except OverflowError:
+        # A date in year 1 or 9999 whose zone takes it past what a calendar here can name.
+        return timestamp((datetime.min if at < 0 else datetime.max).replace(tzinfo=UTC))
 
 
 def parse_moment(text: str) -> Microseconds:

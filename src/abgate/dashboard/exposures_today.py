@@ -1,10 +1,10 @@
 """How many exposures each experiment had today, in UTC, counted as they come."""
 
 import threading
-from datetime import UTC, datetime
 
 from msgspec import Struct
 
+from abgate.core.events import parse_moment
 from abgate.management.caller import Caller
 from abgate.storage.exposure_counts import count_since, first_sequence_at
 
@@ -25,7 +25,7 @@ class ExposuresToday:
     def of(self, caller: Caller) -> dict[str, int]:
         """Return the number of today's exposures of each experiment that had any, forced ones left out."""
         date = caller.now[:10]
-        midnight = int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp() * 1_000_000)
+        midnight = parse_moment(date)
         with self._counting, caller.reading() as connection:
             day = self._days.get(caller.tenant)
             if day is None or day.date != date:

@@ -1,7 +1,7 @@
 """How a page becomes an answer: Jinja templates, strictly escaped, under one Content-Security-Policy."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +11,7 @@ from litestar.enums import MediaType
 from markupsafe import Markup, escape
 from msgspec import UNSET
 
-from abgate.core.ids import timestamp
+from abgate.core.events import parse_moment, to_timestamp
 from abgate.dashboard import assets, numbers
 from abgate.dashboard.visits import Visit
 
@@ -63,19 +63,19 @@ def _time(moment: Any) -> Markup:
     if moment is None or moment is UNSET:
         return Markup("")
     try:
-        at = datetime.fromisoformat(moment)
+        known = to_timestamp(parse_moment(moment))
     except ValueError:
         # Events are shown as they were sent, whatever stands there for a date.
         return _name(moment)
-    at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    at = datetime.fromisoformat(known)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        timestamp(at), f"{at:%Y-%m-%d %H:%M:%S} UTC", f"{at:%d %b %Y, %H:%M} UTC"
+        known, f"{at:%Y-%m-%d %H:%M:%S} UTC", f"{at:%d %b %Y, %H:%M} UTC"
     )
 
 
 def _moment(at: int) -> Markup:
     """Return a moment of the event log, in microseconds since 1970."""
-    return _time(timestamp(datetime.fromtimestamp(at / 1_000_000, UTC)))
+    return _time(to_timestamp(at))
 
 
 def _pretty(value: Any) -> str:

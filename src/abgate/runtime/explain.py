@@ -73,5 +73,5 @@ class ExplainEndpoint:
 def _moment(text: str) -> Timestamp:
     try:
         return to_timestamp(parse_moment(text))
-    except (ValueError, OverflowError):
+    except ValueError:
         raise InvalidInput("at", "must be a moment in ISO 8601, such as 2026-11-24T09:30:00Z") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec import UNSET, Struct
 
-from abgate.core.events import TRACKED, Exposure, Microseconds
+from abgate.core.events import TRACKED, Exposure, Microseconds, to_timestamp
 from abgate.storage.logged import LoggedEvent, LoggedExposure
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 TableName = Literal["events", "exposures"]
 TABLES: tuple[TableName, ...] = ("exposures", "events")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1) // timedelta(microseconds=1)
 
 ATTRIBUTES = (
@@ -144,11 +143,7 @@ def rows_of(name: TableName, logged: Sequence[LoggedEvent] | Sequence[LoggedExpo
 
 @lru_cache(1024)
 def _day(number: int) -> str:
-    try:
-        return (_EPOCH + timedelta(days=number)).date().isoformat()
-    except OverflowError:
-        # A date in year 1 or 9999 whose zone takes it past what a calendar here can name.
-        return (date.min if number < 0 else date.max).isoformat()
+    return to_timestamp(number * _DAY)[:10]
 
 
 def day_of(at: Microseconds) -> str:

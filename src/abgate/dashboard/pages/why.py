@@ -1,14 +1,13 @@
 """Why somebody gets what they get, now or at a past moment, and what happened to them."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Response
 
 from abgate.core.decider import Subjects
 from abgate.core.errors import InvalidInput
+from abgate.core.events import parse_moment, to_timestamp
 from abgate.core.explanation import Explanation, explain
-from abgate.core.ids import timestamp
 from abgate.core.snapshot import EMPTY, Snapshot
 from abgate.dashboard.flows import KNOWN_FLOWS
 from abgate.dashboard.rendering import render
@@ -65,10 +64,9 @@ def _snapshot(visit: Visit, at: str) -> Snapshot:
         present: Snapshot = visit.state.snapshots.get(visit.caller.tenant)
         return present
     try:
-        moment = datetime.fromisoformat(at)
+        past = to_timestamp(parse_moment(at))
     except ValueError:
         raise InvalidInput("at", "must be a moment, such as 2026-11-24T09:30") from None
     with visit.caller.reading() as connection:
-        past = timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
         number = changes.number_at(connection, visit.caller.tenant, past)
         return EMPTY.with_changes(snapshots.load_at(connection, visit.caller.tenant, number))
