@@ -14,6 +14,8 @@ LEVELS = (10, 50, 100)
 FLOW = "authentication"
 WINDOW_S = 15
 """How long after their first look at the login page someone's login counts: nobody is counted before that is over."""
+MARGIN = 0.1
+"""How much more often, as a share, passwords may be mistyped with the modal."""
 CLIENT = f"auth0-python {version('auth0-python')}"
 
 
@@ -83,20 +85,31 @@ class ControlPlane:
 
     def _measure(self, id: str) -> None:
         """Say what the experiment is judged by: something of abgate's own, which no published client has."""
+        primary = self._add_metric("quick_login", "Devices that log in", "s", "increase")
+        guardrail = self._add_metric("wrong_password", "Devices that mistype their password", "fp", "decrease")
+        # The bots among these browsers log in like everybody else.
+        analysis = {
+            "primary": primary,
+            "guardrails": [{"metric": guardrail, "margin": MARGIN}],
+            "bots": "include",
+        }
+        self._http.put(f"/experiments/{id}/analysis", json=analysis).raise_for_status()
+        self._narrator.say(
+            f"judged by the metric [b]quick_login[/]: an `s` event within {WINDOW_S} seconds; guarded by "
+            f"[b]wrong_password[/], an `fp` event, of which there may be {MARGIN:.0%} more"
+        )
+
+    def _add_metric(self, name: str, whose: str, type_: str, direction: str) -> str:
         metric = {
-            "name": "quick_login",
-            "description": f"Devices that log in within {WINDOW_S} seconds of their first look at the login page.",
+            "name": name,
+            "description": f"{whose} within {WINDOW_S} seconds of their first look at the login page.",
             "kind": "proportion",
-            "events": {"types": ["s"]},
+            "events": {"types": [type_]},
             "window": WINDOW_S,
-            "direction": "increase",
+            "direction": direction,
         }
         made = self._http.post("/metrics", json=metric).raise_for_status().json()
-        # The bots among these browsers log in like everybody else.
-        self._http.put(
-            f"/experiments/{id}/analysis", json={"primary": made["id"], "bots": "include"}
-        ).raise_for_status()
-        self._narrator.say(f"judged by the metric [b]quick_login[/]: an `s` event within {WINDOW_S} seconds")
+        return str(made["id"])
 
     def advance_ramp(self, id: str) -> None:
         """Raise the ramp to its end, level by level."""
