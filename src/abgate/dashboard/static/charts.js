@@ -109,7 +109,7 @@ function series({ lines, unit }, width) {
   const [words, scale] = UNITS[unit] ?? [unit, 1];
   const rows = lines.flatMap(({ label, ...line }) =>
     line.rows.map((row) => ({
-      label, color: line.color, symbol: line.symbol, day: new Date(row.day),
+      label, color: line.color, symbol: line.symbol, day: new Date(row.day), isAlone: line.rows.length === 1,
       effect: row.effect * scale, low: row.low * scale, high: row.high * scale,
     })));
   const last = rows.at(-1).day.getTime();
@@ -130,6 +130,8 @@ function series({ lines, unit }, width) {
     marks: [
       Plot.areaY(bounded, { x: "day", y1: "low", y2: "high", z: "label", fill: (row) => color(row.color), fillOpacity: 0.16 }),
       Plot.ruleY([0], { stroke: color("edge") }),
+      // A first day has no band yet, but an interval like every other.
+      Plot.ruleX(bounded.filter((row) => row.isAlone), { x: "day", y1: "low", y2: "high", stroke: (row) => color(row.color), strokeWidth: 2.5 }),
       Plot.lineY(rows, { x: "day", y: "effect", z: "label", stroke: (row) => color(row.color), strokeWidth: 2, clip: true }),
       Plot.dot(rows, { x: "day", y: "effect", r: 3.5, fill: (row) => color(row.color), symbol, clip: true }),
     ],
