@@ -1,13 +1,15 @@
-"""Takes the pictures of docs/screenshots/: a real server with two weeks of logins behind it, in a real browser.
+"""Takes the pictures of docs/screenshots/: real servers in a real browser.
 
-Argument: the folder for them. What is on them is made up from a seed (tests/dashboard/states.py), so that two runs
-differ in dates and little else.
+Argument: the folder for them. The README's three are of what a run of `abgate demo` leaves behind; all others are of
+states that are made up from a seed, with two weeks of logins (tests/dashboard/states.py). Two runs differ in dates, and
+the demo in identifiers and in who is given what.
 """
 
 import io
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +26,11 @@ from tests.dashboard import states  # noqa: E402
 from tests.dashboard.signed_in import login_link  # noqa: E402
 from tests.server import Server, running_server  # noqa: E402
 
+from abgate.cli.demo.control import FLOW  # noqa: E402
+from abgate.core.events import Exposure  # noqa: E402
+from abgate.storage.engine import reading  # noqa: E402
 from abgate.storage.lake import Lake  # noqa: E402
+from abgate.storage.logged import LoggedEvent, list_events  # noqa: E402
 
 WIDE, NARROW = 1280, 390
 # Pages have few colours and no gradients: nobody sees the difference, and a picture is a third as large.
@@ -43,13 +49,51 @@ class Picture(Struct, frozen=True):
     width: int = WIDE
 
 
-def pictures(ids: Mapping[str, str]) -> list[Picture]:
-    """Return every picture to take."""
-    experiments = {state: f"/experiments/{id}" for state, id in ids.items()}
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory(prefix="abgate-screenshots-") as name:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        told, made_up = Path(name) / "demo", Path(name) / "states"
+        subprocess.run([sys.executable, "-m", "abgate", "demo", "--exit", "--data", told], check=True)
+        with running_server(told) as server:
+            take_each(browser, server, of_demo(told), folder)
+        with running_server(made_up, environment={"ABGATE_RATE_LIMIT": "0"}) as server:
+            take_each(browser, server, of_states(made_up), folder)
+        browser.close()
+
+
+def of_demo(data: Path) -> list[Picture]:
+    """Return the README's pictures: the demo's experiments, the one that ran, and one of its devices."""
+    with opened(f"sqlite:///{data / 'abgate.db'}") as engine, reading(engine) as connection:
+        exposure = one_with_a_slip(list_events(connection, after=0, take=5_000))
     return [
         Picture("experiments", "/", 620),
-        Picture("experiment", experiments["ship"], 1420),
-        Picture("why", "/why?flow=authentication&device=passkey-prompt-modal-13-400", 900),
+        Picture("experiment", f"/experiments/{exposure.experiment.experiment_id}", 1115),
+        Picture("why", f"/why?flow={FLOW}&device={exposure.device}", 900),
+    ]
+
+
+def one_with_a_slip(events: Iterable[LoggedEvent]) -> Exposure:
+    """Return the exposure of somebody with the treatment who mistyped the password, and then got in."""
+    slipped = set()
+    for event in events:
+        if event.exposure is None or event.exposure.experiment.is_control:
+            continue
+        if event.type == "s" and event.device in slipped:
+            return event.exposure
+        if event.type == "fp":
+            slipped.add(event.device)
+    raise LookupError("nobody in the demo mistyped a password and then got in")
+
+
+def of_states(data: Path) -> list[Picture]:
+    """Make every state, beside the running server, and return a picture of each."""
+    lake = Lake(str(data / "lake"))
+    with opened(f"sqlite:///{data / 'abgate.db'}") as engine:
+        ids = states.fill(engine, lake, now=datetime.now(UTC))
+        states.settle(engine, lake)
+    experiments = {state: f"/experiments/{id}" for state, id in ids.items()}
+    return [
         Picture("experiment-dark", f"{experiments['ship']}?dimension=browser", 3200, scheme="dark"),
         Picture("mismatch", experiments["srm"], 2900),
         Picture("broken-guardrail", experiments["rollback"], 1500),
@@ -63,21 +107,11 @@ def pictures(ids: Mapping[str, str]) -> list[Picture]:
     ]
 
 
-def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="abgate-screenshots-") as name:
-        data = Path(name)
-        with running_server(data, environment={"ABGATE_RATE_LIMIT": "0"}) as server:
-            lake = Lake(str(data / "lake"))
-            with opened(f"sqlite:///{data / 'abgate.db'}") as engine:
-                ids = states.fill(engine, lake, now=datetime.now(UTC))
-                states.settle(engine, lake)
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-                for picture in pictures(ids):
-                    size = take(browser, server, picture, folder / f"{picture.name}.png")
-                    print(f"{picture.name}.png  {size / 1000:.0f} KB")
-                browser.close()
+def take_each(browser: Browser, server: Server, pictures: Iterable[Picture], folder: Path) -> None:
+    """Take these pictures, and print their sizes."""
+    for picture in pictures:
+        size = take(browser, server, picture, folder / f"{picture.name}.png")
+        print(f"{picture.name}.png  {size / 1000:.0f} KB")
 
 
 def take(browser: Browser, server: Server, picture: Picture, file: Path) -> int:

@@ -82,6 +82,12 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
+def _coded(text: str) -> Markup:
+    """Return words of ours with what stands between backticks as code."""
+    around = (Markup("{}"), Markup("<code>{}</code>"))
+    return Markup("").join(around[place % 2].format(part) for place, part in enumerate(text.split("`")))
+
+
 def _name(text: Any) -> Markup:
     """Return somebody's own words, kept from turning the direction of what stands around them."""
     return Markup("<bdi>{}</bdi>").format(escape(text))
@@ -100,6 +106,7 @@ environment.filters.update(
         "moment": _moment,
         "pretty": _pretty,
         "name": _name,
+        "coded": _coded,
         "count": numbers.count,
         "percent": numbers.percent,
         "probability": numbers.probability,
