@@ -30,6 +30,8 @@ def paths(server: Server) -> list[str]:
         client.post(f"{server.url}/runtime/v1/resolve", json=asked)
         event = {"log_id": "login-1", "type": "s", "date": "2026-11-25T04:00:00Z", "details": {"device_id": "device-1"}}
         client.post(f"{server.url}/runtime/v1/events", json=event)
+        stream = {"type": "http", "name": "siem", "sink": {"httpEndpoint": "https://siem.example.com/"}}
+        client.post(f"{server.url}/api/v2/log-streams", json=stream).raise_for_status()
     return [
         "/",
         "/experiments/new",
@@ -93,6 +95,7 @@ def test_a_wrong_form_passes_axe_as_well(page: Page, server: Server) -> None:
         ("/experiments/new", "Create draft"),
         ("/segments/new", "Save segment"),
         ("/settings", "Make key"),
+        ("/settings", "Create log stream"),
         ("/feature-flags", "Create feature flag"),
     ):
         page.goto(server.url + path)
@@ -124,12 +127,69 @@ def test_the_keyboard_alone_makes_and_activates_an_experiment(page: Page, server
     page.keyboard.press("Enter")  # as in any field: it sends the form
     expect(page.get_by_role("heading", name="by-keyboard", exact=True)).to_be_visible()
     expect(page.get_by_role("cell", name="51 %")).to_be_visible()
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent") == "Activate":
-            break
-    page.keyboard.press("Enter")
+    press(page, "Activate")
     expect(page.get_by_role("status")).to_contain_text("The experiment is running")
+
+
+def test_the_keyboard_alone_works_out_how_long_an_experiment_takes(page: Page, server: Server) -> None:
+    page.get_by_role("button", name="Sign in").click()
+    page.goto(f"{server.url}/experiments/new")
+    for field, typed in (("plan_rate", "82"), ("plan_effect", "2"), ("plan_per_day", "many")):
+        reach(page, field)
+        page.keyboard.type(typed)
+    reach(page, "plan")
+    page.keyboard.press("Enter")
+    wrong = page.locator("#planned").get_by_role("alert")
+    expect(wrong).to_contain_text("Subjects a day: must be a number such as 500")
+    expect(page.locator("#plan")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(wrong.get_by_role("link")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#plan_per_day")).to_be_focused()
+    page.keyboard.press("ControlOrMeta+A")
+    page.keyboard.type("700")
+    page.keyboard.press("Enter")  # in a field here it works out the plan, and does not send the whole form
+    expect(page.get_by_role("group", name="How long it takes")).to_contain_text("once, at the end")
+    expect(page.locator("#plan_per_day")).to_be_focused()
+
+
+def test_the_keyboard_alone_makes_pauses_and_deletes_a_log_stream(page: Page, server: Server) -> None:
+    page.get_by_role("button", name="Sign in").click()
+    page.goto(f"{server.url}/settings")
+    reach(page, "name")
+    page.keyboard.type("by-keyboard")
+    reach(page, "sink.httpEndpoint")
+    page.keyboard.type("http://siem.example.com/")
+    reach(page, "sink.httpContentFormat")
+    page.keyboard.type("JSONA")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # opens the categories
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    press(page, "Create log stream")
+    wrong = page.locator('[id="sink.httpEndpoint"]')
+    expect(wrong).to_have_attribute("aria-invalid", "true")
+    reach(page, "sink.httpEndpoint")
+    page.keyboard.press("ControlOrMeta+A")
+    page.keyboard.type("https://siem.example.com/")
+    page.keyboard.press("Enter")  # as in any field: it sends the form
+    row = page.get_by_role("row", name="by-keyboard")
+    expect(row).to_contain_text("https://siem.example.com/")
+    for button, then in (("Pause", "paused"), ("Resume", "active")):
+        press(page, f"{button} by-keyboard")
+        expect(row).to_contain_text(then)
+    press(page, "Delete by-keyboard")
+    expect(row).to_have_count(0)
+
+
+def press(page: Page, words: str) -> None:
+    """Press Tab until the focus is on the button with these words, and then Enter."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent.trim()") == words:
+            page.keyboard.press("Enter")
+            return
+    raise AssertionError(f"the keyboard does not reach {words}")
 
 
 def reach(page: Page, id: str) -> None:

@@ -1,4 +1,4 @@
-// What the pages do in the browser, beside htmx: times in the viewer's zone, shares that sum to 100, focus.
+// What the pages do in the browser, beside htmx: times in the viewer's zone, shares that sum to 100, focus, Enter.
 
 import { drawCharts } from "./charts.js";
 import { bindShares } from "./shares.js";
@@ -19,6 +19,14 @@ function prepare(root) {
   bindShares(root);
   drawCharts(root);
 }
+
+// In a field of a part with a button of its own, Enter presses that one and does not send the form around it.
+document.body.addEventListener("keydown", (event) => {
+  const part = event.key === "Enter" && event.target.matches("input") && event.target.closest("[data-enter]");
+  if (!part) return;
+  event.preventDefault();
+  document.getElementById(part.dataset.enter).click();
+});
 
 prepare(document);
 document.querySelector("[data-focus]")?.focus();
