@@ -62,17 +62,24 @@ def duckdb_over(exposures: DeltaTable, events: DeltaTable) -> Iterator[Engine]:
         threads=threads, memory_limit=MEMORY, temp_directory=spill, preserve_insertion_order=False
     )
 
+    kept: dict[str, str] = {}
+
     def keep(name: str, expression: Table) -> Table:
         # Not in a table: DuckDB would hold it in memory, or write and read it again and again to hold something else.
-        file = f"{spill}/{name}.parquet"
+        # A file for each thread, since two would wait for one another; never one anew, since DuckDB caches by names.
+        folder = tempfile.mkdtemp(prefix=f"{name}-", dir=spill)
         # Sums are whole numbers of 128 bits in DuckDB, of which Parquet makes floats, and of 64 bits in Ibis.
         columns = ", ".join(
             f'CAST("{column}" AS {connection.compiler.type_mapper.to_string(dtype)}) AS "{column}"'
             for column, dtype in expression.schema().items()
         )
         rows = f"SELECT {columns} FROM ({connection.compile(expression)})"  # noqa: S608
-        connection.raw_sql(f"COPY ({rows}) TO '{file}' (FORMAT parquet, COMPRESSION uncompressed)")
-        return connection.read_parquet(file, table_name=name)
+        options = "FORMAT parquet, COMPRESSION uncompressed, PER_THREAD_OUTPUT, OVERWRITE"
+        connection.raw_sql(f"COPY ({rows}) TO '{folder}' ({options})")
+        table = connection.read_parquet(f"{folder}/*.parquet", table_name=name)
+        shutil.rmtree(kept.get(name, ""), ignore_errors=True)
+        kept[name] = folder
+        return table
 
     try:
         connection.raw_sql("SET timezone = 'UTC'")
