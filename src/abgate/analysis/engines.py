@@ -104,7 +104,7 @@ def duckdb_over(exposures: DeltaTable, events: DeltaTable) -> Iterator[Engine]:
 
 
 def _hashed(text: StringValue) -> Value:
-    """Return 64 bits of a text: two of a hundred million texts are taken for one once in 3,700 times (decision 15)."""
+    """Return 64 bits of a text: two of a hundred million texts are taken for one once in 3,700 times (decision 16)."""
     import ibis
     from ibis.expr import datatypes
 
