@@ -36,8 +36,8 @@ THREADS = 16
 # A login's answer waits at most so long for a thread in the background, such as the one that writes exposures. With
 # Python's own 5 ms, one answer in a hundred took longer than that.
 SWITCH_INTERVAL_S = 0.0005
-# The collector looks for cycles when there are so many objects more than at its last look. With Python's own 700, a page
-# of 1,000 experiments had it walk all that there is in every sixth request, for 0.2 s in which nothing else ran.
+# The collector looks for cycles when there are so many objects more than at its last look. With Python's own 700, the
+# page of 1,000 experiments had it walk all there is in every sixth request, for 0.2 s in which nothing else ran.
 OBJECTS_A_COLLECTION = 10_000
 
 
