@@ -29,7 +29,7 @@ from abgate.core.plan_request import PlanRequest
 from abgate.storage import experiments
 from abgate.storage.engine import reading
 from abgate.storage.lake import Lake
-from abgate.storage.lake_rows import TableName
+from abgate.storage.lake_rows import TABLES, TableName
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -46,8 +46,6 @@ COSTLY_S = 5.0
 REST = 10
 """An answer that took this much processor time is given again for so many times as long, though more came in since: on
 a large lake with open windows every visit would count anew, and be told of nothing else."""
-
-TABLES: tuple[TableName, ...] = ("exposures", "events")
 
 NOTHING = Measurement(
     subjects=[], forced=0, users=Users(), causes={}, days={}, values={}, value_subjects={}, quantiles={}
