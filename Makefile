@@ -6,8 +6,9 @@ BENCH := .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # One file stays on one worker, so that a module's server and PostgreSQL start once. Two workers: the tests start
-# processes of their own. Options given in PYTEST_ARGS come last and win (`-n 0` to debug).
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+# processes of their own. Files go by their names: by their number of tests, those of few and long ones would come last,
+# and one worker would wait for the other. Options given in PYTEST_ARGS come last and win (`-n 0` to debug).
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 NODE_PACKAGES := $(patsubst %/package.json,%/node_modules/.installed,$(wildcard tests/contract/*/package.json))
 
