@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import ssl
-import sys
 import tempfile
 from contextlib import suppress
 from typing import Annotated
@@ -115,8 +114,6 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         shutil.rmtree(metrics, ignore_errors=True)
 
     configure_logs()
-    # Unlike the signal's own way, it lets the process beside this one end first.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with beside(work), suppress(KeyboardInterrupt):
         _answer(settings, listening)
 
@@ -155,6 +152,9 @@ def _answer(settings: Settings, listening: socket.socket) -> None:
         Multiprocess(config, sockets=[listening]).run()
         return
     server = uvicorn.Server(config)
+    # Also before it runs and once it ended. The signal's own way would not let the process beside this one end first,
+    # and an exit that is raised may come to nothing: in a finalizer, such as the imports bring about.
+    signal.signal(signal.SIGTERM, server.handle_exit)
     server.run(sockets=[listening])
     if not server.started:
         raise typer.Exit(3)
