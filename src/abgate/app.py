@@ -37,12 +37,14 @@ THREADS = 16
 # Python's own 5 ms, one answer in a hundred took longer than that.
 SWITCH_INTERVAL_S = 0.0005
 # The collector looks for cycles when there are so many objects more than at its last look. With Python's own 700, the
-# page of 1,000 experiments had it walk all there is in every sixth request, for 0.2 s in which nothing else ran.
+# page of 1,000 experiments had it walk all there is in every sixth request, for 0.2 s in which nothing else ran; and so
+# it did again and again during the start.
 OBJECTS_A_COLLECTION = 10_000
 
 
 def create_app(settings: Settings | None = None) -> RuntimeApp:
     """Return the whole server as one ASGI application. Raises `SettingsError` and `StartError`."""
+    gc.set_threshold(OBJECTS_A_COLLECTION)
     configure_logs()
     settings = settings or read_settings()
     engine = bootstrap.open_database(settings, settings.port)
@@ -101,10 +103,9 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
 
 
 def _spare_the_collector() -> None:
-    """Have it never walk what was made at the start, and seldom what came later."""
+    """Have the collector never walk what was made at the start."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(OBJECTS_A_COLLECTION)
 
 
 def _recognition(tenants: Tenants, verifier: TokenVerifier, keys: RuntimeKeys) -> Recognize:
