@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 BENCH = Path(__file__).parent.parent
@@ -71,25 +71,29 @@ def database(kind: str, directory: Path) -> Iterator[dict[str, str]]:
 
 
 def memory_mb(port: int) -> float:
-    """Return the memory that the process of the server on this port that answers has resident, in megabytes."""
-    status = Path(f"/proc/{_pids[port]}/status").read_text("ascii")
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+    """Return the memory that the processes of the server on this port have resident, in megabytes.
+
+    What they share is counted for each of them.
+    """
+    return sum(pages for _ticks, pages in _used(port)) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 def processor_seconds(port: int) -> float:
     """Return the processor time that the processes of the server on this port have used so far."""
-    ticks = 0
-    parents = {_pids[port]}
+    return sum(ticks for ticks, _pages in _used(port)) / os.sysconf("SC_CLK_TCK")
+
+
+def _used(port: int) -> Iterator[tuple[int, int]]:
+    """Give each process's ticks of processor time and pages of memory."""
+    family = {_pids[port]}
     # A process has a higher number than the one that started it, as long as the numbers do not begin anew.
     for pid in sorted(int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-        except (OSError, UnicodeDecodeError):
-            continue
-        if pid in parents or int(fields[1]) in parents:
-            parents.add(pid)
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+        with suppress(OSError):
+            # proc(5): after the name come the state, the parent, …, utime as the 12th and stime, rss as the 22nd.
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            if pid in family or int(fields[1]) in family:
+                family.add(pid)
+                yield int(fields[11]) + int(fields[12]), int(fields[21])
 
 
 def free_port() -> int:
