@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, redire
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import httpx
@@ -29,6 +30,9 @@ ABGATE = Path(sys.executable).parent / "abgate"
 API = "/api/v2/experimentation"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+
+# Commands change what the whole process shares: its environment, its output.
+_IN_TURN = Lock()
 
 on_both_databases = pytest.mark.parametrize("server", DATABASES, indirect=True)
 
@@ -129,7 +133,7 @@ class Server:
         """Return what an `abgate` command prints on standard output."""
         # In this process, where everything is imported: hundreds of commands would else take minutes.
         out, err = StringIO(), StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        with _IN_TURN, pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             for name in os.environ.keys() - self.environment.keys():
                 patch.delenv(name)
             for name, value in self.environment.items():
