@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import hypothesis
 import schemathesis
+
+# It would climb towards requests that are accepted: for a third of the time, 1,224 of 3,869 were, and 1,225 of 3,932
+# without.
+hypothesis.target = lambda *_, **__: None
 
 # How often each operation was answered, written at the end for the test to read.
 COUNTS: Counter[str] = Counter()
