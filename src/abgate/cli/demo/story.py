@@ -28,7 +28,7 @@ from abgate.runtime.attributes import of_user_agent
 RATES = {CONTROL: 0.82, MODAL: 0.85}
 """The truth: who gets this variation logs in with this probability."""
 SEED = 20_260_601
-COUNTED_WITHIN_S = 60.0
+COUNTED_WITHIN_S = 180.0
 EARLY = 20
 """One person in so many opens the login page while the ramp is at its first level."""
 
