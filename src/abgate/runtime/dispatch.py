@@ -14,7 +14,7 @@
         keys=keys,                                      # RuntimeKeys(engine); async with keys.running()
         settings=settings,
         token_key=vault.derive("runtime tokens"),
-        routes={EVENTS_PATH: EventsEndpoint(engine, authenticate, snapshot_of=snapshots.get, settle=exposures.flush)},
+        routes={EVENTS_PATH: EventsEndpoint(appender, authenticate)},
     )
 
     async def authenticate(host, authorization):        # raises InvalidToken, Unavailable; memory when verified lately

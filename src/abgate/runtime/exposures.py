@@ -45,9 +45,7 @@ class Exposures:
         self._capacity = capacity
         self._linger_s = linger_s
         self._queue: deque[Packed] = deque()
-        self._stored = 0
         self._has_work = threading.Event()
-        self._progress = threading.Condition()
         self._stopping = threading.Event()
         self._writer: threading.Thread | None = None
         self._is_away = False
@@ -96,13 +94,7 @@ class Exposures:
         self._writer = None
         if self._queue:
             self._drop(len(self._queue), "the database was away when the server stopped")
-            self._note_stored(len(self._queue))
-
-    def flush(self, patience_s: float = 1.0) -> bool:
-        """Wait until what was recorded so far is stored; False when that took longer than `patience_s`."""
-        with self._progress:
-            target = self._stored + len(self._queue)
-            return self._progress.wait_for(lambda: self._stored >= target, patience_s)
+            self._take_away(len(self._queue))
 
     def _keep_writing(self) -> None:
         while not self._stopping.is_set():
@@ -137,16 +129,13 @@ class Exposures:
                 return False
             self._is_away = False
             WRITTEN.inc(len(taken))
-            self._note_stored(len(taken))
+            self._take_away(len(taken))
         return True
 
-    def _note_stored(self, count: int) -> None:
-        with self._progress:
-            for _ in range(count):
-                self._queue.popleft()
-            self._stored += count
-            WAITING.set(len(self._queue))
-            self._progress.notify_all()
+    def _take_away(self, count: int) -> None:
+        for _ in range(count):
+            self._queue.popleft()
+        WAITING.set(len(self._queue))
 
     def _drop(self, count: int, why: str) -> None:
         self.dropped += count
