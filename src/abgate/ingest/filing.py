@@ -6,6 +6,7 @@ was killed left behind, the next one files.
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import structlog
@@ -67,23 +68,20 @@ class Filer:
 
     def _keep_filing(self) -> None:
         while not self._stopping.is_set():
-            self._stopping.wait(POLL_S if self._file_what_there_is() else RETRY_S)
+            went_well = self._file_while(lambda: not self._stopping.is_set())
+            self._stopping.wait(POLL_S if went_well else RETRY_S)
         give_up_at = time.monotonic() + STOP_PATIENCE_S
-        while time.monotonic() < give_up_at and self._attempt():
-            pass
+        self._file_while(lambda: time.monotonic() < give_up_at)
 
-    def _file_what_there_is(self) -> bool:
-        """Return whether it went well."""
-        while (is_more := self._attempt()) and not self._stopping.is_set():
-            pass
-        return is_more is not None
-
-    def _attempt(self) -> bool | None:
-        """File one group; False when there is none, None when that failed."""
+    def _file_while(self, may_go_on: Callable[[], bool]) -> bool:
+        """File group after group for as long as there are any and it may go on; False when that failed."""
         try:
-            return self.file_more()
+            while may_go_on() and self.file_more():
+                pass
         except Refusal as refusal:
             log.warning("filer_database_away", reason=refusal.message)
+            return False
         except Exception:
             log.exception("filer_failed")
-        return None
+            return False
+        return True
