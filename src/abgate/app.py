@@ -29,10 +29,8 @@ from abgate.runtime.exposures import Exposures
 from abgate.runtime.keys import RuntimeKeys
 from abgate.runtime.snapshots import Snapshots
 from abgate.settings import Settings, read_settings
-from abgate.storage.lake import Lake
+from abgate.storage.engine import POOL_SIZE
 
-# As many as the database pool has connections: a request that waits for one waits in the pool's queue, not here.
-THREADS = 16
 # A login's answer waits at most so long for a thread in the background, such as the one that writes exposures. With
 # Python's own 5 ms, one answer in a hundred took longer than that.
 SWITCH_INTERVAL_S = 0.0005
@@ -56,14 +54,15 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     authenticate = _authentication(tenants, verifier, keys, recognize)
     snapshots = Snapshots(engine)
     exposures = Exposures(engine)
-    analyst = Analyst(engine, Lake(settings.lake_url, settings.lake_retention_days))
+    analyst = Analyst(engine, bootstrap.lake_of(settings))
     appender = Appender(engine)
     admission = open_admission(engine, settings, vault)
 
     @contextlib.asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
+        # A request that waits for a connection waits in the pool's queue, not here.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE, "abgate"))
         async with contextlib.AsyncExitStack() as workers:
             for each in (snapshots, keys, exposures, appender):
                 await workers.enter_async_context(each.running())

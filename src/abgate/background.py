@@ -20,24 +20,26 @@ from abgate.ingest.purge import Purger
 from abgate.logs import configure_logs
 from abgate.management.auto_pause import AutoPause
 from abgate.settings import Settings
-from abgate.storage.lake import Lake
+from abgate.storage.engine import POOL_SIZE, create_engine
 
 NICENESS = 10
 """On a machine whose cores are all taken, logins come first."""
-THREADS = 16
 
 
 def run(settings: Settings, end: int) -> None:
-    """Work until the file descriptor `end` is at its end. Raises `StartError`."""
+    """Work, on a database that is open to the server already, until `end`, a file descriptor, is at its end.
+
+    Raises `StartError`, and `Unavailable` when the database is away.
+    """
     configure_logs()
     os.nice(NICENESS)
     asyncio.run(_work(settings, end))
 
 
 async def _work(settings: Settings, end: int) -> None:
-    engine = bootstrap.open_database(settings, settings.port, gives_way=True)
+    engine = create_engine(settings.database_url, gives_way=True)
     vault = bootstrap.open_vault(settings, engine)
-    lake = Lake(settings.lake_url, settings.lake_retention_days)
+    lake = bootstrap.lake_of(settings)
     holder = secrets.token_hex(8)
     workers = (
         AutoPause(engine, Analyst(engine, lake), holder=holder),
@@ -48,7 +50,7 @@ async def _work(settings: Settings, end: int) -> None:
         Filer(engine),
     )
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(THREADS, "abgate"))
+    loop.set_default_executor(ThreadPoolExecutor(POOL_SIZE, "abgate"))
     is_over = asyncio.Event()
     loop.add_reader(end, is_over.set)
     async with contextlib.AsyncExitStack() as running:

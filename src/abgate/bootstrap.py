@@ -11,6 +11,7 @@ from abgate.core.ids import timestamp
 from abgate.settings import Settings
 from abgate.storage import keys, tenants
 from abgate.storage.engine import appending, create_engine, reading
+from abgate.storage.lake import Lake
 from abgate.storage.migrate import migrate
 from abgate.storage.tenants import DEFAULT_TENANT, Tenant
 from abgate.vault import Vault, WrongSecret
@@ -33,16 +34,16 @@ def make_data_directory(settings: Settings) -> None:
         ) from error
 
 
-def open_database(settings: Settings, default_port: int, *, gives_way: bool = False) -> Engine:
+def open_database(settings: Settings, default_port: int) -> Engine:
     """Return an engine on a database that is at the present schema and has the default tenant.
 
     Makes the data directory when it is missing. Any number of processes may do so at once, also beside running
     servers. The default tenant gets the setting `domain`, else keeps the one it has, else is at
-    ``localhost`` and `default_port`. What `gives_way` means is said at `create_engine`. Raises `StartError`.
+    ``localhost`` and `default_port`. Raises `StartError`.
     """
     make_data_directory(settings)
     try:
-        engine = create_engine(settings.database_url, gives_way=gives_way)
+        engine = create_engine(settings.database_url)
     except (SQLAlchemyError, ValueError) as error:
         raise StartError("ABGATE_DATABASE (--database) is no database URL that can be read.") from error
     try:
@@ -68,6 +69,11 @@ def open_vault(settings: Settings, engine: Engine) -> Vault:
     except OSError as error:
         raise StartError(f"The master secret {error.filename} cannot be read or made: {error.strerror}.") from error
     return vault
+
+
+def lake_of(settings: Settings) -> Lake:
+    """Return the lake that the settings name; it is not looked at yet."""
+    return Lake(settings.lake_url, settings.lake_retention_days)
 
 
 def _ensure_default_tenant(engine: Engine, domain: str, default_port: int) -> None:

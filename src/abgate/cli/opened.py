@@ -8,7 +8,7 @@ import typer
 from msgspec import Struct
 from sqlalchemy import Engine
 
-from abgate.bootstrap import open_database
+from abgate.bootstrap import lake_of, open_database
 from abgate.core.errors import InvalidInput, NotFound
 from abgate.core.ids import ExperimentId
 from abgate.management.auth import KNOWN_SCOPES
@@ -38,7 +38,7 @@ class Opened(Struct, frozen=True):
     @property
     def lake(self) -> Lake:
         """The lake beside the database."""
-        return Lake(self.settings.lake_url, self.settings.lake_retention_days)
+        return lake_of(self.settings)
 
     def tenant(self, id: str) -> Tenant:
         """Return the tenant with this id. Raises `NotFound`."""

@@ -111,11 +111,7 @@ def _begin_sqlite(connection: Connection, *, is_read_only: bool) -> None:
         # another writer came between, however long it waits.
         patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"), patience_s)
     finally:
-        execute(_busy_timeout(patience_s))
-
-
-def _busy_timeout(patience_s: float) -> str:
-    return f"PRAGMA busy_timeout = {round(patience_s * 1000)}"
+        execute(f"PRAGMA busy_timeout = {round(patience_s * 1000)}")
 
 
 def _turn(engine: Engine, tenant: str | None) -> AbstractContextManager[None]:
