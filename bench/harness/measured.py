@@ -62,10 +62,12 @@ def _pandas(data: Path) -> Callable[[], list[float]]:
 
 
 def _import_libraries(who: str) -> None:
-    for name in ("scipy.stats", "statsmodels.stats.multitest", "harness.rowwise"):
+    for name in ("scipy.stats", "deltalake"):
         import_module(name)
     if who == "abgate":
         import_module("ibis").duckdb.connect().disconnect()
+    else:
+        import_module("harness.rowwise")
 
 
 def _megabytes(name: str) -> float:

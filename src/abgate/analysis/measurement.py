@@ -172,7 +172,7 @@ class _Asked:
     def _everybody(self, crossed: Table | None) -> Table:
         import ibis
 
-        made = units(self._engine.exposures, self._population, self._engine.key)
+        made = units(self._engine.exposures, self._population, self._engine.key, self._engine.exact)
         if crossed is not None:
             is_users = flag(made.subject.isin(crossed.subject)).cast("int16")
             made = made.mutate(crossed=ibis.greatest(is_users, made.crossed))
@@ -210,15 +210,15 @@ class _Asked:
 
     def _sum(self, subjects: Table, events: Table, number: int) -> None:
         engine, population = self._engine, self._population
-        made = outcomes.outcomes(subjects, events, self._metrics, *self._dimensions)
+        made = outcomes.outcomes(subjects, events, self._metrics, engine.exact, *self._dimensions)
         of_values = [each for each in self._metrics if each.metric.kind == "quantile"]
         if self._dimension or of_values:
             made = engine.keep("outcomes", made)
-        for row in engine.run(outcomes.moments(made, self._metrics, population, outcomes.by_day(made))):
+        windows = outcomes.windows_of(self._metrics)
+        for row in engine.run(outcomes.moments(made, self._metrics, population, outcomes.by_day(made), engine.exact)):
+            self._closings += [row["earliest"] + window for window in windows[row["closed"] :]]
             for each in self._metrics:
                 self._add(self._days, (each.place, (row["phase"], row["arm"]), row["day"]), row, each)
-                if row[each.name("opened")] is not None:
-                    self._closings.append(row[each.name("opened")] + each.window)
         if self._dimension:
             self._sum_by_value(made, self._dimension)
         for each in of_values:
@@ -228,16 +228,17 @@ class _Asked:
     def _sum_by_value(self, made: Table, dimension: str) -> None:
         present = made.filter(made.phase == len(self._population.phases) - 1)
         by = {"value": present[dimension].fill_null("")}
-        for row in self._engine.run(outcomes.moments(present, self._metrics, self._population, by)):
+        engine = self._engine
+        for row in engine.run(outcomes.moments(present, self._metrics, self._population, by, engine.exact)):
             key = (row["value"], row["arm"])
             self._value_subjects[key] = self._value_subjects.get(key, 0) + row["subjects"]
             for each in self._metrics:
                 self._add(self._values, (each.place, row["arm"], row["value"]), row, each)
 
-    @staticmethod
-    def _add(into: dict[Any, Sums], key: Any, row: Mapping[str, Any], each: Measured) -> None:
+    def _add(self, into: dict[Any, Sums], key: Any, row: Mapping[str, Any], each: Measured) -> None:
+        is_open = each.window in outcomes.windows_of(self._metrics)[row["closed"] :]
         found = {kind: int(row.get(each.name(kind)) or 0) for kind in Sums.__struct_fields__}
-        into[key] = into.get(key, Sums()) + Sums(**found)
+        into[key] = into.get(key, Sums()) + (Sums(open=row["subjects"]) if is_open else Sums(**found))
 
     def _forced(self) -> int:
         exposures = self._engine.exposures
@@ -274,7 +275,8 @@ class _Asked:
             return self._metrics
         spread: dict[int, list[Table]] = {}
         for number in range(self._parts):
-            made = engine.keep("outcomes", outcomes.outcomes(*self._part(subjects, events, number), wanted))
+            part = self._part(subjects, events, number)
+            made = engine.keep("outcomes", outcomes.outcomes(*part, wanted, engine.exact))
             for each in wanted:
                 values = quantiles.values_of_subjects(made, each, self._population)
                 spread.setdefault(each.place, []).append(engine.keep(f"capped_{each.place}_{number}", values))

@@ -9,7 +9,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Holm 1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6. Of
     always-valid p-values it is always valid too: the first false rejection needs a true null's p below alpha/m.
     """
-    return _adjusted(p_values, "holm")
+    # Not by statsmodels, which has the collector walk all there is each time: a tenth of a second.
+    adjusted, highest = list(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = highest
+    return adjusted
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
@@ -17,13 +22,6 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 
     Benjamini & Hochberg 1995, Controlling the false discovery rate, JRSS B 57.
     """
-    return _adjusted(p_values, "fdr_bh")
+    from scipy.stats import false_discovery_control
 
-
-def _adjusted(p_values: Sequence[float], method: str) -> list[float]:
-    # One alone needs no adjustment, and so no import of a second's length.
-    if len(p_values) < 2:
-        return list(p_values)
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(p_values, method=method)[1]]
+    return [float(p) for p in false_discovery_control(p_values)] if p_values else []

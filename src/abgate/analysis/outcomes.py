@@ -6,13 +6,13 @@ exact, so no shift is needed against cancellation, and the order in which an eng
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from abgate.analysis.population import DAY_US, Key, Population, events_of, flag
+from abgate.analysis.population import DAY_US, Exact, Key, Population, events_of, flag
 from abgate.core.events import CLOCK_LEEWAY, Microseconds
 from abgate.core.metric import EventFilter, Metric, field_of, measure
 from abgate.core.segment import Expression, Operation
@@ -29,31 +29,43 @@ TextAt = Callable[[Any, str], Any]
 
 _NUMBER = "^-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?$"
 
+_COUNTS = ("count", "missing")
+
 OWN_ATTRIBUTES = ("client_id", "connection", "organization_id")
 """Those that an event has itself; the others are its subject's, at the first exposure."""
 
 
-class Measured(Struct, frozen=True):
-    """A metric and its place among those measured together, by which its columns are named. `cap`: see `winsorize`.
+class Outcome(Struct, frozen=True):
+    """A number of each subject, in a column `name`: of which of its events, dated from when to when after the exposure.
 
-    `hits` and `base_hits` name the columns that tell whether an event is one of its filter's, and of the denominator's.
+    `hits` names the column that tells whether an event is one of the filter's. Both ends are included.
+    """
+
+    name: str
+    value: str
+    events: EventFilter
+    hits: str
+    begins: Microseconds
+    ends: Microseconds
+
+
+class Measured(Struct, frozen=True):
+    """A metric and its place among those measured together, by which its sums are named. `cap`: see `winsorize`.
+
+    `y` is its outcome, `x` the second number that is kept of each subject, if any: a ratio's denominator, or what was
+    before the exposure.
     """
 
     place: int
     metric: Metric
-    hits: str
-    base_hits: str = ""
+    y: Outcome
+    x: Outcome | None
     cap: int | None = None
 
     @property
     def is_wide(self) -> bool:
         """Whether squares of its outcomes may need more than 63 bits."""
-        return self.metric.value is not UNSET and measure(self.metric.value) not in ("count", "missing")
-
-    @property
-    def is_pair(self) -> bool:
-        """Whether a second number is kept of each subject: a ratio's denominator, or what was before the exposure."""
-        return self.metric.kind == "ratio" or self.metric.cuped is not UNSET
+        return self.metric.value is not UNSET and self.metric.value not in _COUNTS
 
     @property
     def is_of_some(self) -> bool:
@@ -66,34 +78,41 @@ class Measured(Struct, frozen=True):
         return self.metric.window * MILLION
 
     def name(self, kind: str) -> str:
-        """Return the name of a column of it."""
+        """Return the name of one of its sums."""
         return f"{kind}{self.place}"
 
 
 def measured_together(metrics: Sequence[Metric]) -> list[Measured]:
-    """Return the metrics at their places; equal filters share a column."""
-    known: list[EventFilter] = []
+    """Return the metrics at their places; equal filters share a column, and so do equal outcomes."""
+    filters: list[EventFilter] = []
+    known: dict[tuple[str, str, Microseconds, Microseconds], Outcome] = {}
 
-    def named(events: EventFilter) -> str:
-        if events not in known:
-            known.append(events)
-        return f"is{known.index(events)}"
-
-    return [
-        Measured(
-            place,
-            each,
-            hits=named(each.events),
-            base_hits="" if each.denominator is UNSET else named(each.denominator.events),
+    def outcome(value: str | UnsetType, events: EventFilter, begins: Microseconds, ends: Microseconds) -> Outcome:
+        if events not in filters:
+            filters.append(events)
+        value = "count" if value is UNSET or value in _COUNTS else value
+        hits = f"is{filters.index(events)}"
+        return known.setdefault(
+            (value, hits, begins, ends), Outcome(f"outcome{len(known)}", value, events, hits, begins, ends)
         )
-        for place, each in enumerate(metrics)
-    ]
+
+    def measured(place: int, metric: Metric) -> Measured:
+        # Clocks differ, so an event may be dated just before the exposure that it came after.
+        begins = -CLOCK_LEEWAY if metric.window_start is UNSET else metric.window_start * MILLION
+        ends = metric.window * MILLION
+        y, x = outcome(metric.value, metric.events, begins, ends), None
+        if metric.denominator is not UNSET:
+            x = outcome(metric.denominator.value, metric.denominator.events, begins, ends)
+        if metric.cuped is not UNSET:
+            x = outcome(metric.value, metric.events, -CLOCK_LEEWAY - metric.cuped * MILLION, -CLOCK_LEEWAY - 1)
+        return Measured(place, metric, y, x)
+
+    return [measured(place, metric) for place, metric in enumerate(metrics)]
 
 
 def where_attributes(metrics: Sequence[Measured]) -> set[str]:
     """Return the attributes of the exposure that some metric's filter asks for."""
-    filters = [events for each in metrics for events in _filters(each.metric)]
-    return {name for events in filters for name, _ in _where(events)} - set(OWN_ATTRIBUTES)
+    return {name for each in _outcomes(metrics) for name, _ in _where(each.events)} - set(OWN_ATTRIBUTES)
 
 
 def matching_events(
@@ -105,21 +124,20 @@ def matching_events(
     """
     before = max((each.metric.cuped * MILLION for each in metrics if each.metric.cuped is not UNSET), default=0)
     known = events_of(events, population, key, since=population.phases[0] - before)
-    kinds = {name: _is_of_kind(known, kind, text_at) for name, kind in _kinds(metrics).items()}
-    sequence = ["sequence"] if any(_is_first(value) for value in _values(metrics)) else []
-    fields = {field_of(value) for value in _values(metrics)} - {""}
+    wanted = _outcomes(metrics)
+    kinds = {each.hits: _is_of_kind(known, each.events, text_at) for each in wanted}
+    sequence = ["sequence"] if any(measure(each.value) == "first" for each in wanted) else []
+    fields = {field_of(each.value) for each in wanted} - {""}
     known = known.filter(reduce(lambda one, other: one | other, kinds.values()))
     amounts = {_column_of(field): to_millionths(_number_at(known, field, text_at)) for field in sorted(fields)}
     return known.select("whose", *sequence, at_us=known.us, **kinds, **amounts)
 
 
-def outcomes(units: Table, events: Table, metrics: Sequence[Measured], *carried: str) -> Table:
-    """Return one row a subject: its first exposure, each metric's outcome in columns of its own, what is carried."""
+def outcomes(units: Table, events: Table, metrics: Sequence[Measured], exact: Exact, *carried: str) -> Table:
+    """Return one row a subject: its first exposure, the outcomes in columns of their own, and what is carried."""
     joined = pairs(units, events)
-    columns: dict[str, Any] = {}
-    for each in metrics:
-        columns |= _columns(joined, each)
-    return _finished(joined.group_by("first", "us", "phase", "arm", *carried).agg(**columns), metrics)
+    columns = {each.name: _outcome(joined, each, exact) for each in _outcomes(metrics)}
+    return joined.group_by("first", "us", "phase", "arm", *carried).agg(**columns)
 
 
 def pairs(units: Table, events: Table) -> Table:
@@ -131,16 +149,39 @@ def pairs(units: Table, events: Table) -> Table:
     return joined.mutate(since=joined.at_us - joined.us)
 
 
-def moments(outcomes: Table, metrics: Sequence[Measured], population: Population, by: Mapping[str, Any]) -> Table:
-    """Return, by phase, variation and the given columns, each metric's sums over those whose window has closed."""
-    settled: dict[str, Any] = {}
-    for each in metrics:
-        settled |= _settled(outcomes, each, population)
-    known = outcomes.select("phase", "arm", "us", **by, **settled)
+def moments(
+    outcomes: Table, metrics: Sequence[Measured], population: Population, by: Mapping[str, Any], exact: Exact
+) -> Table:
+    """Return each metric's sums, by phase, variation, the given columns, and how many of the `windows_of` have closed.
+
+    A metric's sums count where its own window is among these; elsewhere its subjects are left out.
+    """
+    closed = sum(flag(outcomes.us <= population.now - window) for window in windows_of(metrics))
     sums: dict[str, Any] = {}
     for each in metrics:
-        sums |= _sums(known, each, population)
-    return known.group_by("phase", "arm", *by).agg(subjects=known.count(), **sums)
+        sums |= _sums(outcomes, each, exact)
+    return outcomes.group_by("phase", "arm", closed=closed, **by).agg(
+        subjects=outcomes.count(), earliest=outcomes.us.min(), **sums
+    )
+
+
+def windows_of(metrics: Sequence[Measured]) -> list[Microseconds]:
+    """Return the metrics' windows, the first to close first."""
+    return sorted({each.window for each in metrics})
+
+
+def outcome_of(outcomes: Table, each: Measured) -> IntegerValue:
+    """Return a metric's outcome of each subject, null where it is of some only."""
+    import ibis
+
+    y = outcomes[each.y.name]
+    if not each.is_of_some:
+        y = y.fill_null(0)  # of no event at all, Spark makes no count of 0 but null
+    if each.metric.value is UNSET:
+        y = flag(y > 0)
+    elif each.metric.value == "missing":
+        y = ibis.greatest(_other_of(outcomes, each) - y, 0)
+    return y if each.cap is None else ibis.least(y, each.cap)
 
 
 def by_day(outcomes: Table) -> Mapping[str, Any]:
@@ -158,16 +199,11 @@ def to_millionths(value: FloatingValue) -> IntegerValue:
     return (value.clip(-LARGEST // MILLION, LARGEST // MILLION) * MILLION + 0.5).floor().cast("int64")
 
 
-def is_counted(pairs: Table, events: EventFilter, hits: str) -> BooleanValue:
-    """Return whether the event is one of the filter's, whose column is `hits`."""
-    theirs = [_matches(pairs[name], each) for name, each in _where(events) if name not in OWN_ATTRIBUTES]
-    return reduce(lambda one, other: one & other, theirs, pairs[hits])
-
-
-def is_in_window(pairs: Table, metric: Metric) -> BooleanValue:
-    """Return whether the event came while it counts; clocks differ, so it may be dated just before the exposure."""
-    begins = -CLOCK_LEEWAY if metric.window_start is UNSET else metric.window_start * MILLION
-    return (pairs.since >= begins) & (pairs.since <= metric.window * MILLION)
+def is_counted(pairs: Table, outcome: Outcome) -> BooleanValue:
+    """Return whether an outcome is made of the event: one of its filter's, that came while it counts."""
+    theirs = [_matches(pairs[name], each) for name, each in _where(outcome.events) if name not in OWN_ATTRIBUTES]
+    in_time = (pairs.since >= outcome.begins) & (pairs.since <= outcome.ends)
+    return reduce(lambda one, other: one & other, theirs, pairs[outcome.hits] & in_time)
 
 
 def is_closed(units: Table, each: Measured, population: Population) -> BooleanValue:
@@ -175,28 +211,8 @@ def is_closed(units: Table, each: Measured, population: Population) -> BooleanVa
     return units.us <= population.now - each.window
 
 
-def _filters(metric: Metric) -> Iterator[EventFilter]:
-    yield metric.events
-    if metric.denominator is not UNSET:
-        yield metric.denominator.events
-
-
-def _kinds(metrics: Sequence[Measured]) -> dict[str, EventFilter]:
-    return {
-        name: events
-        for each in metrics
-        for name, events in zip((each.hits, each.base_hits), _filters(each.metric), strict=False)
-    }
-
-
-def _values(metrics: Sequence[Measured]) -> list[str]:
-    values = [each.metric.value for each in metrics]
-    values += [each.metric.denominator.value for each in metrics if each.metric.denominator is not UNSET]
-    return [value for value in values if value is not UNSET]
-
-
-def _is_first(value: str) -> bool:
-    return measure(value) == "first"
+def _outcomes(metrics: Sequence[Measured]) -> list[Outcome]:
+    return list({one.name: one for each in metrics for one in (each.y, each.x) if one is not None}.values())
 
 
 def _where(events: EventFilter) -> list[tuple[str, Expression]]:
@@ -242,83 +258,43 @@ def _column_of(field: str) -> str:
     return f"at:{field}"
 
 
-def _columns(pairs: Table, each: Measured) -> dict[str, Any]:
-    metric = each.metric
-    counts = is_counted(pairs, metric.events, each.hits)
-    made = {each.name("y"): _outcome(pairs, metric.value, counts & is_in_window(pairs, metric))}
-    if metric.denominator is not UNSET:
-        counts = is_counted(pairs, metric.denominator.events, each.base_hits)
-        made[each.name("x")] = _outcome(pairs, metric.denominator.value, counts & is_in_window(pairs, metric))
-    if metric.cuped is not UNSET:
-        is_before = (pairs.since < -CLOCK_LEEWAY) & (pairs.since >= -CLOCK_LEEWAY - metric.cuped * MILLION)
-        made[each.name("x")] = _outcome(pairs, metric.value, counts & is_before)
-    return made
-
-
-def _outcome(pairs: Table, value: Any, hits: BooleanValue) -> Any:
-    """Return the aggregate that makes a subject's outcome of its events that hit."""
+def _outcome(pairs: Table, outcome: Outcome, exact: Exact) -> Any:
+    """Return the aggregate that makes a subject's outcome of its events that count."""
     import ibis
 
-    if value is UNSET:
-        return flag(hits).max()
-    match measure(value):
+    counts = is_counted(pairs, outcome)
+    match measure(outcome.value):
         case "seconds_to_first":
-            return ibis.ifelse(hits, ibis.greatest(pairs.since, 0), ibis.null("int64")).min()
+            return ibis.ifelse(counts, ibis.greatest(pairs.since, 0), ibis.null("int64")).min()
         case "sum":
-            number = amount_of(pairs, field_of(value))
-            return ibis.ifelse(hits & number.notnull(), number, 0).sum().cast("int64")
+            number = amount_of(pairs, field_of(outcome.value))
+            return ibis.ifelse(counts & number.notnull(), number, 0).sum().cast("int64")
         case "first":
-            number = amount_of(pairs, field_of(value))
-            order = pairs.since.cast("decimal(38,0)") * ibis.literal(10**15, "int64").cast("decimal(38,0)")
-            return number.argmin(order + pairs.sequence.cast("decimal(38,0)"), where=hits & number.notnull())
+            number = amount_of(pairs, field_of(outcome.value))
+            order = exact(pairs.since) * exact(ibis.literal(10**15, "int64")) + exact(pairs.sequence)
+            return number.argmin(order, where=counts & number.notnull())
         case _:
-            return pairs.count(where=hits).cast("int64")
+            return pairs.count(where=counts).cast("int64")
 
 
-def _finished(outcomes: Table, metrics: Sequence[Measured]) -> Table:
-    import ibis
-
-    changed: dict[str, Any] = {}
-    for each in metrics:
-        # Of no event at all, Spark makes no count of 0 but null.
-        y = outcomes[each.name("y")] if each.is_of_some else outcomes[each.name("y")].fill_null(0)
-        if each.is_pair:
-            x = changed[each.name("x")] = outcomes[each.name("x")].fill_null(0)
-            y = ibis.greatest(x - y, 0) if each.metric.value == "missing" else y
-        changed[each.name("y")] = y if each.cap is None else ibis.least(y, each.cap)
-    return outcomes.mutate(**changed)
+def _other_of(outcomes: Table, each: Measured) -> IntegerValue:
+    """Return the second number of each subject."""
+    x = outcomes[each.x.name].fill_null(0)  # type: ignore[union-attr]
+    return flag(x > 0) if each.metric.value is UNSET else x
 
 
-def _settled(outcomes: Table, each: Measured, population: Population) -> dict[str, Any]:
-    """Return the metric's numbers of those whose window has closed and who have an outcome; null for the others."""
-    import ibis
+def _sums(outcomes: Table, each: Measured, exact: Exact) -> dict[str, Any]:
+    def wide(number: IntegerValue) -> Any:
+        # Most are 0, and of null no product is made.
+        return exact(number.nullif(0)) if each.is_wide else number
 
-    wide = _wide if each.is_wide else _narrow
-    y = outcomes[each.name("y")]
-    counts = is_closed(outcomes, each, population) & y.notnull()
-    names = [each.name(kind) for kind in ("yx" if each.is_pair else "y")]
-    return {name: ibis.ifelse(counts, wide(outcomes[name]), ibis.null()) for name in names}
-
-
-def _sums(settled: Table, each: Measured, population: Population) -> dict[str, Any]:
-    is_closed_ = is_closed(settled, each, population)
-    y = settled[each.name("y")]
+    y = wide(outcome_of(outcomes, each))
     sums = {
-        each.name("n"): y.count(),
-        each.name("open"): flag(~is_closed_).sum(),
-        each.name("opened"): settled.us.min(where=~is_closed_),
+        each.name("n"): outcome_of(outcomes, each).count() if each.is_of_some else outcomes.count(),
         each.name("y"): y.sum(),
         each.name("yy"): (y * y).sum(),
     }
-    if each.is_pair:
-        x = settled[each.name("x")]
+    if each.x is not None:
+        x = wide(_other_of(outcomes, each))
         sums |= {each.name("x"): x.sum(), each.name("xx"): (x * x).sum(), each.name("xy"): (x * y).sum()}
     return sums
-
-
-def _wide(number: IntegerValue) -> Any:
-    return number.cast("decimal(38,0)")
-
-
-def _narrow(number: IntegerValue) -> IntegerValue:
-    return number

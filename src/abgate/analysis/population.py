@@ -31,7 +31,12 @@ CAUSES = ("client_id", "connection", "device_type", "browser", "country")
 Key = Callable[[Any], Any]
 """What stands for a text where rows are matched by it (`engines`)."""
 
-_SEQUENCE_DIGITS, _CODE_BITS = 15, 13
+Exact = Callable[[Any], Any]
+"""A whole number so wide that its products have room (`engines`)."""
+
+_CODE_BITS, _SHOWN_BITS = 12, 62
+"""Of a variation's number and the bot; of both with the sequence, which has 50 bits."""
+
 _COLUMN_OF: Mapping[Subject, str] = {"device": "device", "user": "user_id", "organization": "organization_id"}
 
 
@@ -68,29 +73,30 @@ def exposures_of(exposures: Table, population: Population) -> Table:
     return known.filter(ibis.and_(known.us >= OLDEST, known.us <= population.now))
 
 
-def units(exposures: Table, population: Population, key: Key) -> Table:
+def units(exposures: Table, population: Population, key: Key, exact: Exact) -> Table:
     """Return one row a subject: when, by which exposure (`first`), and in which variation and phase it came.
 
     One number orders a subject's exposures, on any engine and whatever the order of the rows: the moment, and the
-    sequence for two of one microsecond. Another carries what is needed of the first: its sequence, variation and bot.
+    sequence for two of one microsecond. Its last digits carry what is needed of the first: sequence, variation and bot.
     """
     import ibis
 
     known = exposures_of(exposures, population)
+
+    def moment(us: IntegerValue) -> Any:
+        return exact(us) * exact(ibis.literal(2**_SHOWN_BITS, "int64"))
+
     is_bot = flag((known.device_type == "bot").fill_null(False))
     numbered = known.select(
         subject=key(known.subject),
         us=known.us,
         arm=known.arm.cast("int16"),
-        order=known.us.cast("decimal(38,0)") * _power(_SEQUENCE_DIGITS) + known.sequence.cast("decimal(38,0)"),
-        shown=known.sequence * 2**_CODE_BITS + known.arm * 2 + is_bot,
+        order=moment(known.us) + exact(known.sequence * 2**_CODE_BITS + known.arm * 2 + is_bot),
     )
     firsts = numbered.group_by("subject").agg(
-        us=numbered.us.min(),
-        shown=numbered.shown.argmin(numbered.order),
-        lowest=numbered.arm.min(),
-        highest=numbered.arm.max(),
+        us=numbered.us.min(), order=numbered.order.min(), lowest=numbered.arm.min(), highest=numbered.arm.max()
     )
+    firsts = firsts.mutate(shown=(firsts.order - moment(firsts.us)).cast("int64"))
     begun = reversed(list(enumerate(population.phases)))
     # Narrow columns, for these rows are kept: millions of them.
     return firsts.select(
@@ -189,9 +195,3 @@ def flag(condition: BooleanValue) -> IntegerValue:
     import ibis
 
     return ibis.ifelse(condition, 1, 0).cast("int64")
-
-
-def _power(digits: int) -> IntegerValue:
-    import ibis
-
-    return ibis.literal(10**digits, "int64").cast("decimal(38,0)")

@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct
 from abgate.analysis.aggregates import Moments, NotEnoughData, Ratio
 from abgate.analysis.engines import Engine
 from abgate.analysis.estimates import quantile_levels
-from abgate.analysis.outcomes import Measured, amount_of, is_closed, is_counted, is_in_window, pairs
+from abgate.analysis.outcomes import Measured, amount_of, is_closed, is_counted, outcome_of, pairs
 from abgate.analysis.population import Population, flag
 from abgate.core.metric import field_of, measure
 
@@ -38,14 +38,13 @@ def values_of(outcomes: Table, subjects: Table, events: Table, each: Measured, p
         return values_of_subjects(outcomes, each, population)
     joined = pairs(subjects, events)
     value = amount_of(joined, field_of(each.metric.value))
-    counts = is_counted(joined, each.metric.events, each.hits) & is_in_window(joined, each.metric)
-    known = joined.filter(counts, value.notnull(), is_closed(joined, each, population))
+    known = joined.filter(is_counted(joined, each.y), value.notnull(), is_closed(joined, each, population))
     return known.select("phase", "arm", "first", value=amount_of(known, field_of(each.metric.value)))
 
 
 def values_of_subjects(outcomes: Table, each: Measured, population: Population) -> Table:
     """Return the outcomes of those whose window has closed."""
-    y = outcomes[each.name("y")]
+    y = outcome_of(outcomes, each)
     return outcomes.filter(is_closed(outcomes, each, population), y.notnull()).select("phase", "arm", "first", value=y)
 
 
