@@ -180,6 +180,16 @@ def test_a_pipelined_request_may_be_cut_anywhere(asking: Asking, connection: Con
     assert all(is_answered(connection.answer()) for _ in range(3))
 
 
+def test_what_is_no_request_is_refused_and_closed(asking: Asking, connection: Connection) -> None:
+    answer = connection.send(asking.whole() + b"no request at all\r\n\r\n").answer()
+    if asking.server.environment["ABGATE_FAST_HTTP"] == "true":
+        # uvicorn itself refuses before it answers what came before.
+        assert answer.status == 200
+        answer = connection.answer()
+    assert answer.status == 400
+    assert connection.is_closed()
+
+
 def test_a_body_in_chunks(asking: Asking, connection: Connection) -> None:
     pieces = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (ASKED[:7], ASKED[7:])]
     assert is_answered(connection.send(asking.head("Transfer-Encoding: chunked"), *pieces, b"0\r\n\r\n").answer())
