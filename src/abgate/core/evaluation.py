@@ -49,10 +49,19 @@ def find_flag(snapshot: Snapshot, key: str) -> tuple[ServedFlag, str | None] | N
 
 def find_experiment(snapshot: Snapshot, flag: ServedFlag, flow: Flow) -> CompiledExperiment | None:
     """Return the active experiment that decides the flag: of several the one on `flow`, else on all flows, else any."""
+    return of_flow(running_by_flow(snapshot, flag), flow)
+
+
+def running_by_flow(snapshot: Snapshot, flag: ServedFlag) -> Mapping[Flow, CompiledExperiment]:
+    """Return the active experiments that may decide the flag."""
     if flag.status != "active":
-        return None
-    by_flow = {experiment.flow: experiment for experiment in snapshot.running(flag.id)}
-    return by_flow.get(flow) or by_flow.get(ALL_FLOWS) or next(iter(by_flow.values()), None)
+        return {}
+    return {experiment.flow: experiment for experiment in snapshot.running(flag.id)}
+
+
+def of_flow(running: Mapping[Flow, CompiledExperiment], flow: Flow) -> CompiledExperiment | None:
+    """Return the one of `running` that decides on `flow`."""
+    return running.get(flow) or running.get(ALL_FLOWS) or next(iter(running.values()), None)
 
 
 def evaluation(key: str, parameter: str | None, flag: ServedFlag, assignment: Assignment | None) -> Evaluation:

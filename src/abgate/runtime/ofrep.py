@@ -31,9 +31,19 @@ from abgate.asgi import (
     send_bytes,
 )
 from abgate.core.assignment import Assignment, Subjects
+from abgate.core.compiled import CompiledExperiment
 from abgate.core.errors import InsufficientScope, InvalidInput
-from abgate.core.evaluation import DEFAULT_FLOW, Evaluation, evaluation, find_experiment, find_flag
+from abgate.core.evaluation import (
+    DEFAULT_FLOW,
+    Evaluation,
+    evaluation,
+    find_experiment,
+    find_flag,
+    of_flow,
+    running_by_flow,
+)
 from abgate.core.events import MAX_SUBJECT_LENGTH
+from abgate.core.ids import Flow
 from abgate.core.principal import Principal
 from abgate.core.segment import Conditions
 from abgate.core.snapshot import ServedFlag, Snapshot
@@ -46,13 +56,12 @@ from abgate.runtime.keys import EVALUATE_BY_OFREP, RuntimeKeys
 PATH = "/ofrep/v1/evaluate/flags"
 BODY_LIMIT = 64 * 1024
 SCOPES = frozenset({"evaluate:experimentation", EVALUATE_BY_OFREP})
-ATTRIBUTES = Conditions.__struct_fields__
+ATTRIBUTES = frozenset(Conditions.__struct_fields__)
 _TEXTS = frozenset({"targetingKey", "user", "organization", "flow", "ip", "transaction_id", *ATTRIBUTES})
 CATCH_UP_S = 1.0
 """How long a client that was told of a change by another process waits for this one to have taken it in."""
 STREAM_STEP_S = 3600
 
-Found = tuple[ServedFlag, str | None]
 _Pairs = Sequence[tuple[bytes, bytes]]
 ErrorCode = Literal["PARSE_ERROR", "TARGETING_KEY_MISSING", "INVALID_CONTEXT", "GENERAL", "FLAG_NOT_FOUND"]
 
@@ -63,6 +72,26 @@ _ALLOWED = (
     (b"access-control-allow-headers", b"authorization, content-type, if-none-match, x-api-key"),
     (b"access-control-max-age", b"600"),
 )
+
+
+class _Found:
+    """A key that is there: what it takes to answer for it, found once a snapshot."""
+
+    def __init__(self, snapshot: Snapshot, key: str, flag: ServedFlag, parameter: str | None) -> None:
+        self._key = key
+        self._flag = flag
+        self._parameter = parameter
+        self.running = running_by_flow(snapshot, flag)
+        # By the assignments' identities: those of a snapshot are made beforehand, so there are only so many.
+        self._answers: dict[int, tuple[Assignment | None, bytes]] = {}
+
+    def answer(self, assignment: Assignment | None) -> bytes:
+        """Return the evaluation as JSON."""
+        kept = self._answers.get(id(assignment))
+        if kept is None or kept[0] is not assignment:
+            made = _encode(evaluation(self._key, self._parameter, self._flag, assignment))
+            kept = self._answers[id(assignment)] = (assignment, made)
+        return kept[1]
 
 
 class Failure(Struct, frozen=True, omit_defaults=True):
@@ -107,7 +136,7 @@ class OfrepEndpoint:
         self._token_key = token_key
         self._clock = clock
         # Of each tenant's latest snapshot, the keys that were asked for and are there: a flag is decoded once.
-        self._found: dict[str, tuple[Snapshot, dict[str, Found]]] = {}
+        self._found: dict[str, tuple[Snapshot, dict[str, _Found]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -155,7 +184,7 @@ class OfrepEndpoint:
     def _decide(self, tenant: str, key: str, body: bytes, known: str | None) -> Answer:
         context = _context(body)
         if key:
-            return 200, _encode(self._evaluate_one(tenant, key, context)), ()
+            return 200, self._evaluate_one(tenant, key, context), ()
         return self._evaluate_all(tenant, context, body, known)
 
     async def _answer_preflight(self, scope: Scope, origin: str, send: Send) -> None:
@@ -165,26 +194,25 @@ class OfrepEndpoint:
         else:
             await send_bytes(send, 403, b"", [])
 
-    def _evaluate_one(self, tenant: str, key: str, context: Mapping[str, Any]) -> Evaluation:
-        snapshot = self._delivery.snapshot(tenant)
-        flag, parameter = self._find(tenant, snapshot, key)
+    def _evaluate_one(self, tenant: str, key: str, context: Mapping[str, Any]) -> bytes:
+        found = self._find(tenant, self._delivery.snapshot(tenant), key)
         _check(context)
-        delivered = self._deliver(tenant, snapshot, flag, context)
+        delivered = self._deliver(tenant, of_flow(found.running, _flow(context)), context)
         if delivered is not None:
             self._delivery.record(tenant, delivered)
-        return evaluation(key, parameter, flag, _assignment(delivered))
+        return found.answer(_assignment(delivered))
 
-    def _find(self, tenant: str, snapshot: Snapshot, key: str) -> Found:
+    def _find(self, tenant: str, snapshot: Snapshot, key: str) -> _Found:
         of, found_by_key = self._found.get(tenant, (None, {}))
         if of is not snapshot:
             found_by_key = {}
             self._found[tenant] = (snapshot, found_by_key)
         found = found_by_key.get(key)
         if found is None:
-            found = find_flag(snapshot, key)
-            if found is None:
+            flag = find_flag(snapshot, key)
+            if flag is None:
                 raise _Refused("FLAG_NOT_FOUND", "There is no feature flag, or no parameter of one, with this key.")
-            found_by_key[key] = found
+            found = found_by_key[key] = _Found(snapshot, key, *flag)
         return found
 
     async def _catch_up(self, tenant: str, number: int) -> None:
@@ -208,7 +236,7 @@ class OfrepEndpoint:
         evaluated: list[Evaluation] = []
         delivered_of: list[Delivered] = []
         for flag in snapshot.active_flags:
-            delivered = self._deliver(tenant, snapshot, flag, context)
+            delivered = self._deliver(tenant, find_experiment(snapshot, flag, _flow(context)), context)
             if delivered is not None:
                 delivered_of.append(delivered)
             evaluated.append(evaluation(flag.name, None, flag, _assignment(delivered)))
@@ -231,23 +259,25 @@ class OfrepEndpoint:
         return 200, answer, [(b"etag", etag.encode())]
 
     def _deliver(
-        self, tenant: str, snapshot: Snapshot, flag: ServedFlag, context: Mapping[str, Any]
+        self, tenant: str, experiment: CompiledExperiment | None, context: Mapping[str, Any]
     ) -> Delivered | None:
-        experiment = find_experiment(snapshot, flag, context.get("flow") or DEFAULT_FLOW)
         if experiment is None:
             return None
-        subjects = Subjects(context["targetingKey"], context.get("user"), context.get("organization"))
-        attributes = {name: context[name] for name in ATTRIBUTES if context.get(name)}
         login = Login(
             flows=(experiment.flow,),
-            subjects=subjects,
-            attributes=attributes,
+            subjects=Subjects(context["targetingKey"], context.get("user"), context.get("organization")),
+            attributes={name: value for name, value in context.items() if name in ATTRIBUTES and value},
             ip=context.get("ip"),
             transaction_id=context.get("transaction_id"),
             record=False,
         )
         delivered = self._delivery.deliver(tenant, login)
         return None if delivered.assignment.context is None else delivered
+
+
+def _flow(context: Mapping[str, Any]) -> Flow:
+    flow: Flow = context.get("flow") or DEFAULT_FLOW
+    return flow
 
 
 def _assignment(delivered: Delivered | None) -> Assignment | None:
