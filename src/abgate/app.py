@@ -23,6 +23,7 @@ from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
 from abgate.logs import configure_logs
 from abgate.management.application import create_management_app
 from abgate.management.auth import Tenants, TokenVerifier
+from abgate.runtime import metrics
 from abgate.runtime.attributes import AttributeReader
 from abgate.runtime.dispatch import RuntimeApp
 from abgate.runtime.exposures import Exposures
@@ -31,8 +32,8 @@ from abgate.runtime.snapshots import Snapshots
 from abgate.settings import Settings, read_settings
 from abgate.storage.engine import POOL_SIZE
 
-# A login's answer waits at most so long for a thread in the background, such as the one that writes exposures. With
-# Python's own 5 ms, one answer in a hundred took longer than that.
+# A login's answer waits at most so long for a thread that reads or writes the database. With Python's own 5 ms, one
+# answer in a hundred took longer than that.
 SWITCH_INTERVAL_S = 0.0005
 # The collector looks for cycles when there are so many objects more than at its last look. With Python's own 700, the
 # page of 1,000 experiments had it walk all there is in every sixth request, for 0.2 s in which nothing else ran; and so
@@ -66,6 +67,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
         async with contextlib.AsyncExitStack() as workers:
             for each in (snapshots, keys, exposures, appender):
                 await workers.enter_async_context(each.running())
+            await workers.enter_async_context(metrics.writing())
             _spare_the_collector()
             yield
         engine.dispose()

@@ -14,13 +14,13 @@ from abgate.core.snapshot import Snapshot
 from abgate.core.tokens import make_assignment_token, permitted, read_assignment_token
 from abgate.runtime.attributes import AttributeReader
 from abgate.runtime.exposures import Exposures
-from abgate.runtime.metrics import ASSIGNMENTS, WARNINGS
+from abgate.runtime.metrics import WARNINGS, Count
 from abgate.runtime.snapshots import Snapshots
 from abgate.settings import Settings
 
 log = structlog.get_logger()
 
-_COUNTS = {reason: ASSIGNMENTS.labels(reason) for reason in get_args(Reason)}
+_COUNTS = {reason: Count(reason) for reason in get_args(Reason)}
 
 
 class Login(Struct, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ class Delivery:
         )
         assignment = assign(snapshot, login.flows, login.subjects, attributes, forced=forced, in_flight=in_flight)
         warnings = (*assignment.warnings, "forced_assignment_refused") if refused else assignment.warnings
-        _COUNTS[assignment.reason].inc()
+        _COUNTS[assignment.reason].add()
         for warning in warnings:
             WARNINGS.labels(warning).inc()
             log.warning(warning, tenant=tenant, flow=login.flows[0])

@@ -2,7 +2,7 @@
 
 `app.py` wires it like this::
 
-    exposures = Exposures(engine)                       # async with exposures.running(), inside snapshots.running()
+    exposures = Exposures(path)                         # async with exposures.running(), inside snapshots.running()
     runtime = RuntimeApp(
         litestar,                                       # everything that is not a hot path
         engine=engine,
@@ -155,7 +155,7 @@ class RuntimeApp:
 
 def _timed(entry: str, handler: Handler) -> Handler:
     """Return `handler`, its time observed under `entry`, and its log lines marked with the caller's trace."""
-    observe = metrics.REQUESTS.labels(entry).observe
+    observe = metrics.Durations(entry).observe
 
     async def timed(scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -172,7 +172,7 @@ def _timed(entry: str, handler: Handler) -> Handler:
 
 def _timed_function(entry: str, answering: Callable[[Scope], AtOnce]) -> Callable[[Scope], AtOnce]:
     """Do the same for a function; an answer that is not to be had at once is timed where it is given."""
-    observe = metrics.REQUESTS.labels(entry).observe
+    observe = metrics.Durations(entry).observe
 
     def timed_answering(scope: Scope) -> AtOnce:
         trace_id, told = _trace_id(scope), _told(answering, scope)
