@@ -68,6 +68,11 @@ class Server:
         self._tokens: dict[tuple[str, ...], str] = {}
 
     @property
+    def pid(self) -> int:
+        """The process that was started, which may have begun others."""
+        return self._running().pid
+
+    @property
     def log(self) -> Path:
         """What the server printed."""
         return self.data / "server.log"

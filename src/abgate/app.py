@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import cast
 
 from litestar import Litestar
@@ -23,7 +25,7 @@ from abgate.ingest.events import EVENTS_PATH, EventsEndpoint
 from abgate.logs import configure_logs
 from abgate.management.application import create_management_app
 from abgate.management.auth import Tenants, TokenVerifier
-from abgate.runtime import metrics
+from abgate.runtime import exposure_socket, metrics
 from abgate.runtime.attributes import AttributeReader
 from abgate.runtime.dispatch import RuntimeApp
 from abgate.runtime.exposures import Exposures
@@ -54,7 +56,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
     recognize = _recognition(tenants, verifier, keys)
     authenticate = _authentication(tenants, verifier, keys, recognize)
     snapshots = Snapshots(engine)
-    exposures = Exposures(engine)
+    exposures = Exposures(Path(os.environ[exposure_socket.VARIABLE]))
     analyst = Analyst(engine, bootstrap.lake_of(settings))
     appender = Appender(engine)
     admission = open_admission(engine, settings, vault)

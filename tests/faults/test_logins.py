@@ -1,7 +1,9 @@
 """Whatever happens around the server, a login gets its answer: resolve, OFREP and authorize never answer 5xx."""
 
 import json
+import os
 import random
+import signal
 import socket
 import sqlite3
 import time
@@ -117,6 +119,25 @@ def test_the_database_is_locked_by_another_process(tmp_path: Path) -> None:
         with locked(tmp_path / "abgate.db"):
             people.log_in("while")
         assert_all_recorded(people)
+
+
+def test_the_process_that_stores_exposures_is_killed(tmp_path: Path) -> None:
+    with logins(tmp_path) as people:
+        assert_all_recorded(people)
+        os.kill(writer_of(people.server), signal.SIGKILL)
+        people.log_in("while")
+        assert_all_recorded(people)
+
+
+def writer_of(server: Server) -> int:
+    """The process that stores exposures: of the two that keepers keep, the one that is not nicer."""
+    kept = [worker for keeper in children(server.pid) for worker in children(keeper)]
+    (writer,) = [pid for pid in kept if os.getpriority(os.PRIO_PROCESS, pid) == 0]
+    return writer
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_the_clock_is_stepped_back_an_hour() -> None:

@@ -15,7 +15,7 @@ from abgate.core.events import Exposure
 from abgate.ingest import filing
 from abgate.ingest.filing import Filer
 from abgate.storage.engine import appending, reading
-from abgate.storage.exposure_groups import add_group, count_groups, pack
+from abgate.storage.exposure_groups import add_messages, count_groups, joined, pack
 from abgate.storage.tables import exposures
 from abgate.storage.tenants import DEFAULT_TENANT
 from tests.conftest import NewDatabase, opened
@@ -28,7 +28,7 @@ def store(engine: Engine, *devices: str) -> None:
 
 def store_group(engine: Engine, *group: Exposure) -> None:
     with appending(engine) as connection:
-        add_group(connection, [pack(DEFAULT_TENANT, each) for each in group])
+        add_messages(connection, [joined(pack(DEFAULT_TENANT, each) for each in group)])
 
 
 def filed(engine: Engine) -> list[str | None]:

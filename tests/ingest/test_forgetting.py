@@ -91,7 +91,8 @@ def test_nothing_of_a_user_is_left_anywhere(engine: Engine, lake: Lake) -> None:
     record(engine, exposure(PHONE, at=20))
     with appending(engine) as connection:
         waiting = exposure(PHONE, at=21, user_id=ALICE)
-        exposure_groups.add_group(connection, [exposure_groups.pack(DEFAULT_TENANT, waiting)])
+        message = exposure_groups.joined([exposure_groups.pack(DEFAULT_TENANT, waiting)])
+        exposure_groups.add_messages(connection, [message])
     take(engine, sent("not enriched", 22, device=PHONE))
     assert stored(engine) == HERS | OTHERS | {"not enriched"}
     removed, theirs = run(engine, lake)

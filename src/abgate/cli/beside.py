@@ -40,7 +40,7 @@ def _keep(work: Callable[[int], None], end: int) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     while (status := _ended(work, end)) and not select([end], [], [], AGAIN_AFTER_S)[0]:
-        log.error("background_process_ended", status=status, again_after_s=AGAIN_AFTER_S)
+        log.error("background_process_ended", work=work.__name__, status=status, again_after_s=AGAIN_AFTER_S)
     os._exit(0)
 
 
@@ -54,7 +54,7 @@ def _ended(work: Callable[[int], None], end: int) -> int:
         work(end)
         status = 0
     except Exception:
-        log.exception("background_process_failed")
+        log.exception("background_process_failed", work=work.__name__)
     finally:
         # Nothing of the process that this one is a copy of may be done here a second time.
         os._exit(status)

@@ -7,6 +7,7 @@ import socket
 import ssl
 import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -16,6 +17,7 @@ from abgate.bootstrap import StartError, open_database, open_vault
 from abgate.cli.beside import beside
 from abgate.cli.opened import Data, Database
 from abgate.logs import configure_logs
+from abgate.runtime import exposure_socket
 from abgate.settings import Settings, meaning, read_settings, to_environment
 from abgate.storage import tenants
 from abgate.storage.engine import reading
@@ -101,20 +103,32 @@ def _address(settings: Settings) -> str:
 
 
 def _run(settings: Settings, listening: socket.socket) -> None:
-    metrics = tempfile.mkdtemp(prefix="abgate-metrics-", dir=_temporary())
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+    shared = Path(tempfile.mkdtemp(prefix="abgate-", dir=_temporary()))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
+    path = shared / "exposures"
+    receiver = exposure_socket.receiver(path)
+    os.environ[exposure_socket.VARIABLE] = str(path)
 
-    def work(end: int) -> None:
+    def store_exposures(end: int) -> None:
         # Else the port would stay taken for as long as this takes to end.
         listening.close()
+        from abgate.runtime import exposure_writer
+
+        exposure_writer.run(settings, receiver, end)
+
+    def work(end: int) -> None:
+        listening.close()
+        receiver.close()
         from abgate import background
 
         background.run(settings, end)
         # Here, because this process outlives the server when that is killed.
-        shutil.rmtree(metrics, ignore_errors=True)
+        shutil.rmtree(shared, ignore_errors=True)
 
     configure_logs()
-    with beside(work), suppress(KeyboardInterrupt):
+    # The last exposures are stored before the last ones are filed.
+    with beside(work), beside(store_exposures), suppress(KeyboardInterrupt):
+        receiver.close()
         _answer(settings, listening)
 
 

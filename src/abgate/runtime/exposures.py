@@ -1,54 +1,53 @@
-"""Exposures on their way to the database: queued by logins, which never wait, and stored in groups."""
+"""Exposures on their way out of a process that answers logins: queued, and sent in groups to the one that stores them.
+
+They are not stored by a thread of this one, which would take the interpreter from logins (``docs/decisions``, 17).
+"""
 
 import asyncio
-import threading
+import errno
 import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import islice
+from pathlib import Path
+from socket import socket
 
 import structlog
-from sqlalchemy import Engine
 
-from abgate.core.errors import Unavailable
 from abgate.core.events import Exposure
-from abgate.runtime.metrics import DROPPED, WAITING, WRITTEN
-from abgate.storage.engine import appending
-from abgate.storage.exposure_groups import Packed, add_group, pack
+from abgate.runtime.exposure_socket import sender
+from abgate.runtime.metrics import DROPPED, WAITING
+from abgate.storage.exposure_groups import GROUP, Packed, joined, pack
 
 CAPACITY = 100_000
-GROUP = 200
-"""On SQLite to file one group keeps other writers out for some 15 ms."""
-LINGER_S = 0.03
-"""How long the first exposure of a group waits for others. With the write, it is stored within 100 ms."""
-AT_ONCE = 10_000
-"""So many are stored in one transaction."""
-RETRY_S = 0.5
+GROUP_LENGTH = 128 * 1024
+"""Bytes past which a group takes no further exposure, so that it fits into a datagram."""
+LINGER_S = 0.01
+"""How long the first exposure of a group waits for others. With the writer's own wait it is stored within 100 ms."""
+RETRY_S = 0.02
 STOP_PATIENCE_S = 10.0
 
 log = structlog.get_logger()
 
 
 class Exposures:
-    """A bounded queue of exposures with one writer. Safe to use from many threads.
+    """A bounded queue of exposures; it belongs to one event loop.
 
-    What is in the queue when the process is killed is lost: at most the last 100 ms while the database answers. While
-    it does not, exposures wait here; past the bound they are dropped, counted and logged.
-
-    The writer stores them in groups, which survive any kill; `abgate.ingest.filing` files them into the event log.
+    What is in the queue when the process is killed is lost, at most the last 10 ms while the writer takes them. While
+    it does not, since the database is away or slow, exposures wait here; past the bound they are dropped, counted and
+    logged. What was sent outlives this process (`ExposureWriter`).
     """
 
-    def __init__(self, engine: Engine, *, capacity: int = CAPACITY, linger_s: float = LINGER_S) -> None:
-        """Write to `engine`; nothing is written before `start`."""
-        self._engine = engine
+    def __init__(self, path: Path, *, capacity: int = CAPACITY, linger_s: float = LINGER_S) -> None:
+        """Send to the socket at `path`; nothing is sent before `running`."""
+        self._path = path
         self._capacity = capacity
         self._linger_s = linger_s
         self._queue: deque[Packed] = deque()
-        self._has_work = threading.Event()
-        self._stopping = threading.Event()
-        self._writer: threading.Thread | None = None
-        self._is_away = False
+        self._sender: socket | None = None
+        self._next: asyncio.TimerHandle | None = None
+        self._is_alone = False
         self.dropped = 0
 
     def record(self, tenant: str, exposure: Exposure) -> None:
@@ -61,81 +60,81 @@ class Exposures:
         except Exception as error:
             self._drop(1, f"it cannot be stored: {error!r}")
             return
-        if not self._has_work.is_set():
-            self._has_work.set()
+        if self._next is None and self._sender is not None:
+            self._next = asyncio.get_running_loop().call_later(self._linger_s, self._send)
 
     @property
     def waiting(self) -> int:
-        """How many exposures are not stored yet."""
+        """How many exposures are not sent yet."""
         return len(self._queue)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Write within this block of an event loop; at its end everything queued is stored."""
-        self.start()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self.stop)
+        """Send within this block of an event loop; at its end everything queued is sent.
 
-    def start(self) -> None:
-        """Begin to write."""
-        self._stopping.clear()
-        self._writer = threading.Thread(target=self._keep_writing, name="abgate-exposures", daemon=True)
-        self._writer.start()
+        What is not taken within ten seconds is dropped.
+        """
+        with sender(self._path) as self._sender:
+            self._send()
+            try:
+                yield
+            finally:
+                give_up_at = time.monotonic() + STOP_PATIENCE_S
+                while self._queue and time.monotonic() < give_up_at:
+                    self._send()
+                    await asyncio.sleep(RETRY_S if self._queue else 0)
+                self._stop()
 
-    def stop(self) -> None:
-        """Store what there is, and end; what the database does not take within ten seconds is dropped."""
-        if self._writer is None:
-            return
-        self._stopping.set()
-        self._has_work.set()
-        self._writer.join()
-        self._writer = None
+    def _stop(self) -> None:
+        self._sender = None
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         if self._queue:
-            self._drop(len(self._queue), "the database was away when the server stopped")
+            self._drop(len(self._queue), "they could not be stored before the server stopped")
             self._take_away(len(self._queue))
 
-    def _keep_writing(self) -> None:
-        while not self._stopping.is_set():
-            self._has_work.wait()
-            self._stopping.wait(self._linger_s)
-            self._has_work.clear()
-            if not self._store():
-                self._has_work.set()
-                self._stopping.wait(RETRY_S)
-        give_up_at = time.monotonic() + STOP_PATIENCE_S
-        while self._queue and time.monotonic() < give_up_at:
-            if not self._store():
-                time.sleep(self._linger_s)
+    def _send(self) -> None:
+        """Send the queue, and come again for what is not taken."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        while self._queue and self._send_group():
+            pass
+        WAITING.set(len(self._queue))
+        if self._queue:
+            self._next = asyncio.get_running_loop().call_later(RETRY_S, self._send)
 
-    def _store(self) -> bool:
-        """Store the queue; False when the database is away and the rest stays where it is."""
-        while self._queue:
-            taken = list(islice(self._queue, AT_ONCE))
-            try:
-                with appending(self._engine) as connection:
-                    for start in range(0, len(taken), GROUP):
-                        add_group(connection, taken[start : start + GROUP])
-            except Unavailable as error:
-                WAITING.set(len(self._queue))
-                if not self._is_away:
-                    log.warning("exposures_database_away", reason=error.message, waiting=len(self._queue))
-                self._is_away = True
+    def _send_group(self) -> bool:
+        """Send the first of the queue; False when it is not taken now."""
+        group = self._first_group()
+        try:
+            self._sender.send(joined(group))  # type: ignore[union-attr]  # it is there within `running`
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                if not self._is_alone:
+                    log.warning("exposures_writer_away", reason=str(error), waiting=len(self._queue))
+                self._is_alone = True
                 return False
-            except Exception:
-                # Whatever it was, a thread that died of it would leave every exposure from now on unstored.
-                log.exception("exposures_fault", waiting=len(self._queue))
-                return False
-            self._is_away = False
-            WRITTEN.inc(len(taken))
-            self._take_away(len(taken))
+            self._drop(len(group), "it is too large")
+        self._is_alone = False
+        self._take_away(len(group))
         return True
+
+    def _first_group(self) -> list[Packed]:
+        group, length = [], 0
+        for packed in islice(self._queue, GROUP):
+            group.append(packed)
+            length += sum(map(len, packed))
+            if length > GROUP_LENGTH:
+                break
+        return group
 
     def _take_away(self, count: int) -> None:
         for _ in range(count):
             self._queue.popleft()
-        WAITING.set(len(self._queue))
 
     def _drop(self, count: int, why: str) -> None:
         self.dropped += count

@@ -16,6 +16,9 @@ from abgate.core.events import Exposure, Microseconds
 from abgate.storage.event_log import add_exposures
 from abgate.storage.tables import exposure_groups
 
+GROUP = 200
+"""Exposures of a group. On SQLite to file so many keeps other writers out for some 15 ms."""
+
 Packed = tuple[bytes, bytes]
 """An exposure as it is queued: its `ExperimentDetails` as JSON, which many share, and the rest of it as JSON."""
 
@@ -61,13 +64,34 @@ def pack(tenant: str, exposure: Exposure) -> Packed:
     return exposure.experiment.json, _encode(rest)
 
 
-def add_group(connection: Connection, group: Iterable[Packed]) -> None:
-    """Store exposures as one group."""
+def joined(exposures: Iterable[Packed]) -> bytes:
+    """Return exposures as one message: their number in four bytes, and what `add_messages` stores."""
     lots: dict[bytes, list[bytes]] = {}
-    for experiment, rest in group:
+    count = 0
+    for experiment, rest in exposures:
         lots.setdefault(experiment, []).append(rest)
+        count += 1
     body = b",".join(b"[%b,[%b]]" % (experiment, b",".join(rests)) for experiment, rests in lots.items())
-    connection.execute(insert(exposure_groups), {"body": b"[%b]" % body})
+    return count.to_bytes(4) + body
+
+
+def count_exposures(messages: Iterable[bytes]) -> int:
+    """Return how many exposures the messages hold."""
+    return sum(int.from_bytes(message[:4]) for message in messages)
+
+
+def add_messages(connection: Connection, messages: Iterable[bytes]) -> None:
+    """Store messages, in as few groups of at most `GROUP` exposures as they make."""
+    groups: list[list[bytes]] = []
+    held = 0
+    for message in messages:
+        count = count_exposures([message])
+        if not groups or held + count > GROUP:
+            groups.append([])
+            held = 0
+        groups[-1].append(message[4:])
+        held += count
+    connection.execute(insert(exposure_groups), [{"body": b"[%b]" % b",".join(group)} for group in groups])
 
 
 def count_groups(connection: Connection) -> int:
