@@ -72,6 +72,7 @@ def test_a_sqlite_file_locked_by_another_process(tmp_path: Path) -> None:
             assert health(server) == {"healthz": 200, "readyz": 200}
 
         assert answered(management.rename("after"))["name"] == "after"
+        assert_told(server, "database is locked")
 
 
 def test_a_sqlite_file_moved_away_and_back(tmp_path: Path) -> None:
@@ -87,6 +88,7 @@ def test_a_sqlite_file_moved_away_and_back(tmp_path: Path) -> None:
         assert management.name() == "before"
         assert answered(management.rename("after"))["name"] == "after"
         assert_ready_again(server)
+        assert_told(server, "unable to open database file")
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
@@ -111,6 +113,12 @@ def managed(data: Path, **options: Any) -> Iterator[tuple[Server, Management]]:
 def assert_unavailable(answer: httpx.Response) -> None:
     assert (answer.status_code, answer.json()["errorCode"]) == (503, "unavailable"), answer.text
     assert int(answer.headers["Retry-After"]) >= 1
+
+
+def assert_told(server: Server, reason: str) -> None:
+    """Whoever runs the server finds in its log what the callers were not told."""
+    told = [line for line in server.log.read_text().splitlines() if '"management_unavailable"' in line]
+    assert any(reason in line for line in told), told
 
 
 def health(server: Server) -> dict[str, int]:

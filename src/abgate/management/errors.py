@@ -38,9 +38,13 @@ class UnsupportedMediaType(HTTPException):
     status_code = 415
 
 
-def answer_refusal(_request: Request[Any, Any, Any], refusal: Refusal) -> Response[ErrorAnswer]:
+def answer_refusal(request: Request[Any, Any, Any], refusal: Refusal) -> Response[ErrorAnswer]:
     """Answer a refusal of the domain."""
     headers: dict[str, str] = {}
+    if isinstance(refusal, Unavailable):
+        # The caller is told to try again; why is for those who run the server.
+        reason = getattr(refusal.__cause__, "orig", None) or refusal.__cause__
+        log.warning("management_unavailable", path=request.url.path, method=request.method, reason=repr(reason))
     if isinstance(refusal, InvalidToken):
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     elif isinstance(refusal, InsufficientScope):
