@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-MEMORY = "170MB"
+MEMORY = "210MB"
 """What DuckDB may take before it writes to the temporary directory."""
 
 MAX_THREADS = 2
-"""Each takes memory of its own: with four, 170 MB were too little. Logins have the other cores."""
+"""Each takes memory of its own: with four, the memory was too little. Logins have the other cores."""
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -37,9 +37,9 @@ class Engine(Struct, frozen=True, kw_only=True):
     `run` returns an expression's rows, few as they are. `keep` evaluates an expression that several others build on,
     once where the engine has a place for it, under a name that may be used again. `key` is what stands for a text where
     rows are matched and grouped by it. `rows` is how many both tables have; `subjects` is how many there can be at most
-    where an engine has so little memory that its keys, which are numbers then, are to be taken in parts, and 0
-    elsewhere. `exact` makes a whole number one of 38 digits, in which products find room. `text_at` reads the text or
-    number at a path of an event's body.
+    where an engine has so little memory that they are to be taken in parts, by their keys, which are numbers of 64 bits
+    then, as many large as small; it is 0 elsewhere. `exact` makes a whole number one of 38 digits, so that products
+    find room. `text_at` reads the text or number at a path of an event's body.
     """
 
     exposures: Table

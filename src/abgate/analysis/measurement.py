@@ -17,6 +17,7 @@ from abgate.analysis.population import (
     counted,
     flag,
     shown_as,
+    shown_first,
     subjects_of_crossed,
     units,
     users,
@@ -32,7 +33,7 @@ Arm = tuple[int, int]
 """A phase and the number of a variation in it."""
 
 
-OUTCOMES_IN_A_PART = 3_000_000
+OUTCOMES_IN_A_PART = 4_000_000
 """Subjects, each with so many metrics, are measured in parts, so that memory does not grow with them: their events pass
 by, their sums stay. With two and a half times as many, DuckDB had too little memory."""
 
@@ -166,8 +167,13 @@ class _Asked:
     def _part(self, subjects: Table, events: Table, number: int) -> tuple[Table, Table]:
         if self._parts == 1:
             return subjects, events
-        parts = self._parts
-        return subjects.filter(subjects.subject % parts == number), events.filter(events.whose % parts == number)
+        import ibis
+        from ibis.expr.datatypes import uint64
+
+        # A range and not a remainder: of what is outside, DuckDB reads the keys alone.
+        first, last = 2**64 * number // self._parts, 2**64 * (number + 1) // self._parts - 1
+        ends = [ibis.literal(each, uint64) for each in (first, last)]
+        return subjects.filter(subjects.subject.between(*ends)), events.filter(events.whose.between(*ends))
 
     def _everybody(self, crossed: Table | None) -> Table:
         import ibis
@@ -183,7 +189,7 @@ class _Asked:
         import ibis
 
         present = counted.filter(counted.phase == len(self._population.phases) - 1)
-        shown = shown_as(present, self._engine.exposures, self._population, CAUSES)
+        shown = shown_first(present, self._engine.exposures, self._population)
         cells = self._engine.keep("cells", shown.group_by("arm", *CAUSES).agg(n=shown.count()))
         by_name = [
             cells.group_by(value=cells[name], arm=cells.arm).agg(n=cells.n.sum()).mutate(name=ibis.literal(name))

@@ -196,7 +196,11 @@ def amount_of(pairs: Table, field: str) -> IntegerValue:
 
 def to_millionths(value: FloatingValue) -> IntegerValue:
     """Return a value in whole millionths, the same on every engine: they differ in how they round a half."""
-    return (value.clip(-LARGEST // MILLION, LARGEST // MILLION) * MILLION + 0.5).floor().cast("int64")
+    import ibis
+
+    most = LARGEST // MILLION
+    within = ibis.cases((value > most, most), (value < -most, -most), else_=value)
+    return (within * MILLION + 0.5).floor().cast("int64")
 
 
 def is_counted(pairs: Table, outcome: Outcome) -> BooleanValue:

@@ -116,6 +116,12 @@ def shown_as(units: Table, exposures: Table, population: Population, attributes:
     return units.join(known, units.first == known.sequence).select(*units.columns, *attributes)
 
 
+def shown_first(units: Table, exposures: Table, population: Population) -> Table:
+    """Return the first exposures of the subjects."""
+    known = exposures_of(exposures, population)
+    return known.semi_join(units, known.sequence == units.first)
+
+
 def arm_of(variation_id: StringValue, population: Population) -> IntegerValue:
     """Return the number of a variation."""
     import ibis
@@ -145,7 +151,9 @@ def events_of(events: Table, population: Population, key: Key, *, since: Microse
     is_ours = (known.experiment_id == population.experiment_id).fill_null(False)
     own = known[_COLUMN_OF[population.subject]]
     whose = ibis.ifelse(is_ours, known.subject, own).coalesce(own)
-    return known.filter(whose.notnull(), ~(is_ours & known.forced)).mutate(whose=key(whose))
+    # Those of nobody; of the rest, what has no key matches none.
+    is_somebodys = own.notnull() | known.subject.notnull()
+    return known.filter(is_somebodys, ~(is_ours & known.forced)).mutate(whose=key(whose))
 
 
 def users(events: Table, population: Population, key: Key) -> Table:
