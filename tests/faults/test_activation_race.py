@@ -1,9 +1,11 @@
 """Fifty activations at once, through two server processes: the flow has exactly one active experiment afterwards."""
 
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from http import HTTPStatus
 from itertools import combinations, cycle
 from threading import Barrier
 from typing import Any
@@ -90,7 +92,13 @@ def activate_at_once(clients: list[httpx.Client], experiments: list[str]) -> lis
 
     def activate(client: httpx.Client, id: str) -> httpx.Response:
         together.wait()
-        return client.post(f"/experiments/{id}/status", json={"status": "active"})
+        # As published clients do: on a disk that takes 100 ms for a commit, the last of fifty is told to come again.
+        for _attempt in range(30):
+            answer = client.post(f"/experiments/{id}/status", json={"status": "active"})
+            if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(int(answer.headers["Retry-After"]))
+        return answer
 
     with ThreadPoolExecutor(len(experiments)) as threads:
         return list(threads.map(activate, cycle(clients), experiments))
