@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 WEB = frozenset({"management", "runtime", "ingest", "dashboard"})
 
 # Files at the root that the web folders share, so that none has to import another for them.
-SHARED = frozenset({"settings", "vault", "asgi", "threads"})
+SHARED = frozenset({"settings", "vault", "asgi", "threads", "trace"})
 
 # Each room of abgate, a folder or a file at the root, and the rooms it may import besides itself.
 DIRECTIONS: dict[str, frozenset[str]] = {
@@ -29,6 +29,7 @@ DIRECTIONS: dict[str, frozenset[str]] = {
     "vault": frozenset({"core", "settings"}),
     "asgi": frozenset({"core", "settings"}),
     "threads": frozenset(),
+    "trace": frozenset({"asgi"}),
     "storage": frozenset({"core"}),
     "client": frozenset({"core"}),
     "analysis": frozenset({"core", "storage"}),

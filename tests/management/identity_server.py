@@ -22,7 +22,7 @@ def signing_key(kid: str) -> RSAKey:
 
 
 class IdentityServer:
-    """What it publishes is in its attributes; each request's path is added to `asked`."""
+    """What it publishes is in its attributes; each request's path is added to `asked`, its trace to `traces`."""
 
     def __init__(self, port: int) -> None:
         self.issuer = f"http://127.0.0.1:{port}/"
@@ -36,6 +36,7 @@ class IdentityServer:
         self.delay_s = 0.0
         self.body: bytes | None = None
         self.asked: list[str] = []
+        self.traces: list[tuple[str | None, str | None]] = []
 
     def answer(self, path: str) -> tuple[int, bytes]:
         self.asked.append(path)
@@ -70,6 +71,7 @@ def running_identity_server() -> Iterator[IdentityServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            identity_server.traces.append((self.headers["traceparent"], self.headers["tracestate"]))
             status, body = identity_server.answer(self.path)
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

@@ -11,6 +11,8 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from abgate.trace import passed_on
+
 PATH = "/.well-known/openid-configuration"
 MAX_ANSWER_BYTES = 1_000_000
 
@@ -45,10 +47,11 @@ def get_json(client: httpx.Client, address: str, type_: type[T], deadline: float
 
 
 def read_json(client: httpx.Client, request: httpx.Request, type_: type[T], deadline: float) -> T:
-    """Return the answer to a request as a `type_`.
+    """Return the answer to a request, to which the caller's trace is added, as a `type_`.
 
     Raises `httpx.HTTPError`, and `ValueError` for another status than 200, another shape, and too much or too late.
     """
+    request.headers.update(passed_on.get())
     response = client.send(request, stream=True)
     try:
         if response.status_code != 200:

@@ -41,7 +41,6 @@ from abgate.asgi import (
     Scope,
     Send,
     WrongRequest,
-    header,
     json_answer,
     refusal_answer,
     send_json,
@@ -55,6 +54,7 @@ from abgate.runtime.exposures import Exposures
 from abgate.runtime.keys import RuntimeKeys
 from abgate.runtime.snapshots import Snapshots
 from abgate.settings import Settings
+from abgate.trace import take_trace, trace_id
 
 ANSWERING = "abgate_answering"
 """The name in the lifespan's state under which `RuntimeApp.answering` is found."""
@@ -125,6 +125,8 @@ class RuntimeApp:
         if scope["type"] == "lifespan":
             # The server copies what stands here into every connection's protocol.
             scope.get("state", {})[ANSWERING] = self.answering
+        else:
+            take_trace(scope)
         handler = self._handler(scope["path"]) if scope["type"] == "http" else None
         if handler is None:
             await self._app(scope, receive, send)
@@ -154,16 +156,13 @@ class RuntimeApp:
 
 
 def _timed(entry: str, handler: Handler) -> Handler:
-    """Return `handler`, its time observed under `entry`, and its log lines marked with the caller's trace."""
+    """Return `handler`, its time observed under `entry`."""
     observe = metrics.Durations(entry).observe
 
     async def timed(scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        trace_id = _trace_id(scope)
-        marks = {} if trace_id is None else {"trace_id": trace_id}
         try:
-            with structlog.contextvars.bound_contextvars(**marks):
-                await handler(scope, receive, send)
+            await handler(scope, receive, send)
         finally:
             observe(time.perf_counter() - started)
 
@@ -171,18 +170,21 @@ def _timed(entry: str, handler: Handler) -> Handler:
 
 
 def _timed_function(entry: str, answering: Callable[[Scope], AtOnce]) -> Callable[[Scope], AtOnce]:
-    """Do the same for a function; an answer that is not to be had at once is timed where it is given."""
+    """Do the same for a function, whose log lines are marked with the caller's trace as well.
+
+    An answer that is not to be had at once is timed where it is given.
+    """
     observe = metrics.Durations(entry).observe
 
     def timed_answering(scope: Scope) -> AtOnce:
-        trace_id, told = _trace_id(scope), _told(answering, scope)
+        id, told = trace_id(scope), _told(answering, scope)
 
         def timed(body: bytes) -> Answer | None:
             started = time.perf_counter()
-            if trace_id is None:
+            if id is None:
                 answer = told(body)
             else:
-                with structlog.contextvars.bound_contextvars(trace_id=trace_id):
+                with structlog.contextvars.bound_contextvars(trace_id=id):
                     answer = told(body)
             if answer is not None:
                 observe(time.perf_counter() - started)
@@ -211,12 +213,6 @@ def _told(answering: Callable[[Scope], AtOnce], scope: Scope) -> AtOnce:
             return json_answer(500, _INTERNAL_ERROR)
 
     return told
-
-
-def _trace_id(scope: Scope) -> str | None:
-    trace = header(scope, b"traceparent")
-    # W3C Trace Context, section 3.2: version-traceid-parentid-flags.
-    return None if trace is None else trace[3:35]
 
 
 _INTERNAL_ERROR = {
