@@ -34,7 +34,5 @@ def take_trace(scope: Scope) -> None:
         passed_on.set(_NONE)
         return
     structlog.contextvars.bind_contextvars(trace_id=id)
-    state = header(scope, b"tracestate")
-    passed_on.set(
-        {"traceparent": header(scope, b"traceparent") or ""} | ({} if state is None else {"tracestate": state})
-    )
+    headers = {name: header(scope, name.encode()) for name in ("traceparent", "tracestate")}
+    passed_on.set({name: value for name, value in headers.items() if value is not None})

@@ -3,17 +3,17 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import get_context
 from threading import Event
-from time import sleep
+from time import monotonic, sleep
 
 import pytest
 from sqlalchemy import Engine
 
 from abgate.core.errors import Unavailable
 from abgate.storage import changes
-from abgate.storage.engine import POOL_SIZE, reading, writing
+from abgate.storage.engine import GIVE_WAY_S, POLL_S, POOL_SIZE, appending, reading, writing
 from abgate.storage.tenants import DEFAULT_TENANT as TENANT
 from abgate.storage.turns import NoTurn, Turns
-from tests.conftest import opened
+from tests.conftest import NewDatabase, opened
 from tests.storage.given import segment, store
 
 
@@ -97,6 +97,18 @@ def test_a_writer_whose_turn_does_not_come_is_refused(engine: Engine) -> None:
 def write_many(url: str, first_number: int) -> None:
     with opened(url, patience_s=2) as engine, ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda number: store(engine, segment(number)), range(first_number, first_number + 50)))
+
+
+def test_who_gives_way_lets_others_find_a_turn_between_any_two_of_its_own(new_database: NewDatabase) -> None:
+    moments: list[float] = []
+    with new_database("sqlite", migrated=True) as url, opened(url, gives_way=True) as engine:
+        for _ in range(3):
+            with appending(engine):
+                moments.append(monotonic())
+            moments.append(monotonic())
+    # The pause is within the block, since the turn is still taken: nobody else of this process has it either.
+    pauses = [end - begun for begun, end in zip(moments[::2], moments[1::2], strict=True)]
+    assert min(pauses) >= GIVE_WAY_S > POLL_S
 
 
 def test_no_writer_of_two_busy_processes_is_starved(engine: Engine) -> None:
