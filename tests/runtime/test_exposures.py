@@ -247,12 +247,15 @@ def test_a_stop_without_a_database_ends_and_says_what_is_lost(
     new_database: NewDatabase, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exposure_writer, "STOP_PATIENCE_S", 0.1)
+    # What was not even received counts as well.
+    monkeypatch.setattr(exposure_writer, "AT_ONCE", 1)
     with new_database("sqlite", migrated=True) as url, opened(url) as engine:
         os.unlink(url.removeprefix("sqlite:///"))
         with capture_logs() as logs, writing(engine, path):
-            answer(Exposures(path), recording("a", "b"))
+            for _ in range(3):
+                answer(Exposures(path), recording("a", "b"))
         assert logs[-1]["event"] == "exposures_dropped"
-        assert logs[-1]["count"] == 2
+        assert logs[-1]["count"] == 6
 
 
 def test_the_socket_may_lie_in_a_deep_folder(engine: Engine, tmp_path: Path) -> None:

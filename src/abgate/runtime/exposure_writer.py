@@ -59,6 +59,8 @@ class ExposureWriter:
                 time.sleep(RETRY_S)
             self._receive(0)
         if self._messages:
+            while self._is_readable(0):
+                self._messages.append(self._receiver.recv(BUFFER))
             count = count_exposures(self._messages)
             DROPPED.inc(count)
             log.warning("exposures_dropped", count=count, why="the database was away when the server stopped")
@@ -71,10 +73,11 @@ class ExposureWriter:
 
     def _receive(self, linger_s: float) -> None:
         until = time.monotonic() + linger_s
-        while len(self._messages) < AT_ONCE:
-            if not select([self._receiver], [], [], max(0.0, until - time.monotonic()))[0]:
-                return
+        while len(self._messages) < AT_ONCE and self._is_readable(until - time.monotonic()):
             self._messages.append(self._receiver.recv(BUFFER))
+
+    def _is_readable(self, within_s: float) -> bool:
+        return bool(select([self._receiver], [], [], max(0.0, within_s))[0])
 
     def _store(self) -> bool:
         """Store the messages; False when that failed and they stay where they are."""
