@@ -125,9 +125,11 @@ class RuntimeApp:
         if scope["type"] == "lifespan":
             # The server copies what stands here into every connection's protocol.
             scope.get("state", {})[ANSWERING] = self.answering
-        else:
-            take_trace(scope)
-        handler = self._handler(scope["path"]) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        take_trace(scope)
+        handler = self._handler(scope["path"])
         if handler is None:
             await self._app(scope, receive, send)
             return
