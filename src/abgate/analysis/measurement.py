@@ -127,6 +127,7 @@ class _Asked:
         self._engine = engine
         self._population = population
         self._metrics = outcomes.measured_together(metrics)
+        self._windows = outcomes.windows_of(self._metrics)
         self._parts = _parts(engine, metrics)
         self._dimension = dimension
         self._days: dict[tuple[int, Arm, int], Sums] = {}
@@ -220,9 +221,8 @@ class _Asked:
         of_values = [each for each in self._metrics if each.metric.kind == "quantile"]
         if self._dimension or of_values:
             made = engine.keep("outcomes", made)
-        windows = outcomes.windows_of(self._metrics)
         for row in engine.run(outcomes.moments(made, self._metrics, population, outcomes.by_day(made), engine.exact)):
-            self._closings += [row["earliest"] + window for window in windows[row["closed"] :]]
+            self._closings += [row["earliest"] + window for window in self._windows[row["closed"] :]]
             for each in self._metrics:
                 self._add(self._days, (each.place, (row["phase"], row["arm"]), row["day"]), row, each)
         if self._dimension:
@@ -242,7 +242,7 @@ class _Asked:
                 self._add(self._values, (each.place, row["arm"], row["value"]), row, each)
 
     def _add(self, into: dict[Any, Sums], key: Any, row: Mapping[str, Any], each: Measured) -> None:
-        is_open = each.window in outcomes.windows_of(self._metrics)[row["closed"] :]
+        is_open = each.window in self._windows[row["closed"] :]
         found = {kind: int(row.get(each.name(kind)) or 0) for kind in Sums.__struct_fields__}
         into[key] = into.get(key, Sums()) + (Sums(open=row["subjects"]) if is_open else Sums(**found))
 

@@ -156,7 +156,7 @@ def moments(
 
     A metric's sums count where its own window is among these; elsewhere its subjects are left out.
     """
-    closed = sum(flag(outcomes.us <= population.now - window) for window in windows_of(metrics))
+    closed = sum(flag(is_closed(outcomes, window, population)) for window in windows_of(metrics))
     sums: dict[str, Any] = {}
     for each in metrics:
         sums |= _sums(outcomes, each, exact)
@@ -210,9 +210,9 @@ def is_counted(pairs: Table, outcome: Outcome) -> BooleanValue:
     return reduce(lambda one, other: one & other, theirs, pairs[outcome.hits] & in_time)
 
 
-def is_closed(units: Table, each: Measured, population: Population) -> BooleanValue:
+def is_closed(units: Table, window: Microseconds, population: Population) -> BooleanValue:
     """Return whether the subject's window is over, so that its outcome is settled."""
-    return units.us <= population.now - each.window
+    return units.us <= population.now - window
 
 
 def _outcomes(metrics: Sequence[Measured]) -> list[Outcome]:
@@ -292,9 +292,10 @@ def _sums(outcomes: Table, each: Measured, exact: Exact) -> dict[str, Any]:
         # Most are 0, and of null no product is made.
         return exact(number.nullif(0)) if each.is_wide else number
 
-    y = wide(outcome_of(outcomes, each))
+    outcome = outcome_of(outcomes, each)
+    y = wide(outcome)
     sums = {
-        each.name("n"): outcome_of(outcomes, each).count() if each.is_of_some else outcomes.count(),
+        each.name("n"): outcome.count() if each.is_of_some else outcomes.count(),
         each.name("y"): y.sum(),
         each.name("yy"): (y * y).sum(),
     }

@@ -38,14 +38,16 @@ def values_of(outcomes: Table, subjects: Table, events: Table, each: Measured, p
         return values_of_subjects(outcomes, each, population)
     joined = pairs(subjects, events)
     value = amount_of(joined, field_of(each.metric.value))
-    known = joined.filter(is_counted(joined, each.y), value.notnull(), is_closed(joined, each, population))
+    known = joined.filter(is_counted(joined, each.y), value.notnull(), is_closed(joined, each.window, population))
     return known.select("phase", "arm", "first", value=amount_of(known, field_of(each.metric.value)))
 
 
 def values_of_subjects(outcomes: Table, each: Measured, population: Population) -> Table:
     """Return the outcomes of those whose window has closed."""
     y = outcome_of(outcomes, each)
-    return outcomes.filter(is_closed(outcomes, each, population), y.notnull()).select("phase", "arm", "first", value=y)
+    return outcomes.filter(is_closed(outcomes, each.window, population), y.notnull()).select(
+        "phase", "arm", "first", value=y
+    )
 
 
 def cap(engine: Engine, values: Sequence[Table], each: Measured) -> int | None:

@@ -122,14 +122,13 @@ class RuntimeApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
-        if scope["type"] == "lifespan":
+        handler: Handler | None = None
+        if scope["type"] == "http":
+            take_trace(scope)
+            handler = self._handler(scope["path"])
+        elif scope["type"] == "lifespan":
             # The server copies what stands here into every connection's protocol.
             scope.get("state", {})[ANSWERING] = self.answering
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        take_trace(scope)
-        handler = self._handler(scope["path"])
         if handler is None:
             await self._app(scope, receive, send)
             return

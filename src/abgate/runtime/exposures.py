@@ -87,23 +87,24 @@ class Exposures:
 
     def _stop(self) -> None:
         self._sender = None
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
+        self._cancel_next()
         if self._queue:
             self._drop(len(self._queue), "they could not be stored before the server stopped")
             self._take_away(len(self._queue))
 
     def _send(self) -> None:
         """Send the queue, and come again for what is not taken."""
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
+        self._cancel_next()
         while self._queue and self._send_group():
             pass
         WAITING.set(len(self._queue))
         if self._queue:
             self._next = asyncio.get_running_loop().call_later(RETRY_S, self._send)
+
+    def _cancel_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
 
     def _send_group(self) -> bool:
         """Send the first of the queue; False when it is not taken now."""

@@ -61,9 +61,12 @@ class Durations:
 
     def write(self) -> None:
         """Give what was counted to the library, which has no public way to take more than one at a time."""
+        if not any(self._counts):
+            return
         self._histogram._sum.inc(self._sum)
         for bucket, count in zip(self._histogram._buckets, self._counts, strict=True):
-            bucket.inc(count)
+            if count:
+                bucket.inc(count)
         self._counts = [0] * len(self._counts)
         self._sum = 0.0
 
@@ -82,8 +85,9 @@ class Count:
 
     def write(self) -> None:
         """Give what was counted to the library."""
-        self._counter.inc(self._count)
-        self._count = 0
+        if self._count:
+            self._counter.inc(self._count)
+            self._count = 0
 
 
 _kept: list[Durations | Count] = []
