@@ -9,13 +9,13 @@ import os
 import re
 import signal
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from io import StringIO
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -24,9 +24,9 @@ import httpx
 import pytest
 
 from abgate.cli import main
+from tests import forked
 from tests.conftest import DATABASES, NewDatabase
 
-ABGATE = Path(sys.executable).parent / "abgate"
 API = "/api/v2/experimentation"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
@@ -64,7 +64,7 @@ class Server:
         if tls:
             printed = self.command("dev-cert", "--data", str(data))
             self.certificate = dict(re.findall(r"^(cert|key|ca)=(.+)$", printed, re.MULTILINE))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: BaseProcess | None = None
         self._tokens: dict[tuple[str, ...], str] = {}
 
     @property
@@ -94,17 +94,14 @@ class Server:
 
     def start(self) -> "Server":
         """Start, and wait until requests are served."""
-        command = [str(ABGATE), "serve", *self.storage, "--port", str(self.port), "--workers", str(self.workers)]
+        command = ["serve", *self.storage, "--port", str(self.port), "--workers", str(self.workers)]
         if self.certificate:
             command += ["--tls-cert", self.certificate["cert"], "--tls-key", self.certificate["key"]]
-        with open(self.log, "wb") as log:
-            # A group of its own, so that a kill reaches every worker.
-            self._process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        self.log.write_bytes(b"")
+        self._process = forked.start(command, environment=self.environment, log=self.log)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._process.exitcode is not None or time.monotonic() > deadline:
                 self.kill()
                 raise NotStarted(self.log.read_text())
             time.sleep(0.05)
@@ -115,7 +112,9 @@ class Server:
         process = self._running()
         process.terminate()
         try:
-            return process.wait(STOP_TIMEOUT_S)
+            process.join(STOP_TIMEOUT_S)
+            assert process.exitcode is not None, "the server does not stop"
+            return process.exitcode
         finally:
             self.kill()
 
@@ -124,8 +123,9 @@ class Server:
         if self._process is None:
             return
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill()  # in case its group is not there yet
+        self._process.join()
         self._process = None
 
     def restart(self) -> "Server":
@@ -176,7 +176,7 @@ class Server:
         verify = self.ssl_context() if self.certificate else False
         return httpx.Client(base_url=self.url + API, headers=headers, verify=verify, timeout=30)
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _running(self) -> BaseProcess:
         assert self._process is not None, "the server is not running"
         return self._process
 

@@ -6,6 +6,7 @@ import random
 import re
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,11 +27,11 @@ from abgate.storage.tenants import DEFAULT_TENANT, Tenant
 from tests.cli.run import Run
 from tests.conftest import CREATED, DATABASES, NewDatabase, opened
 from tests.ingest.lakes import fill
-from tests.server import ABGATE
 from tests.storage.events import SECOND, START, enrich, event, exposure, find, record, take
 
 SAMPLES = Path(__file__).parents[1] / "data" / "events"
 MANY = 20_000
+ABGATE = Path(sys.executable).parent / "abgate"
 
 
 def said(run: Run, *arguments: object, code: int = 0) -> tuple[int, int, int]:

@@ -1,7 +1,9 @@
 """One behaviour by two ways: resolve and OFREP before ASGI and over it, byte by byte over real connections."""
 
 import json
+import os
 import re
+import signal
 import socket
 import ssl
 import time
@@ -371,13 +373,12 @@ def test_a_stop_answers_what_is_on_its_way(start_server: StartServer, asking: As
         connection.send(here.whole()).answer()
         connection.send(here.whole()[:-5])
         time.sleep(0.1)
-        process = server._running()
-        process.terminate()
+        os.kill(server.pid, signal.SIGTERM)
         time.sleep(0.5)
         answer = connection.send(here.whole()[-5:]).answer()
         assert answer.status == 200
         assert connection.is_closed()
-    process.wait(20)
+    server.stop()
 
 
 def test_https(start_server: StartServer, asking: Asking) -> None:
