@@ -1,6 +1,9 @@
 """What Prometheus reads, from one server process and from several."""
 
+import os
 import re
+import signal
+import time
 
 import httpx
 import pytest
@@ -9,6 +12,8 @@ from abgate.runtime.metrics import PATH
 from tests.runtime.test_explain import ASKED, call
 from tests.runtime.test_snapshots import until
 from tests.server import Server, StartServer
+
+CHECKED = "abgate_snapshot_checked_timestamp_seconds"
 
 
 def value(text: str, name: str) -> float:
@@ -33,5 +38,14 @@ def test_it_counts_what_was_answered_by_every_process(start_server: StartServer,
     orphaned = ASKED | {"forced": {"variation_id": "var_unknown"}}
     call(server, "POST", "/runtime/v1/resolve", orphaned)
     assert "abgate_warnings_total{warning=" in told(server)
-    assert "snapshot_checked_timestamp" in text
+    assert value(text, CHECKED) > time.time() - 10
     assert "default" not in text
+
+
+def test_what_a_process_that_was_killed_said_last_does_not_hold_for_ever(start_server: StartServer) -> None:
+    server = start_server(workers=2)
+    # Each process has files of its own; this one is of a process that answers.
+    (kept, *_) = server.data.glob("abgate-*/gauge_livemin_*.db")
+    os.kill(int(kept.stem.rpartition("_")[2]), signal.SIGKILL)
+    killed = time.time()
+    until(lambda: value(told(server), CHECKED) > killed)

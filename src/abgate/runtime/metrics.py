@@ -10,6 +10,7 @@ import os
 from bisect import bisect_left
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -38,11 +39,6 @@ CIRCUIT_OPENED = Counter("abgate_circuit_opened", "Times the circuit opened afte
 WAITING = Gauge("abgate_exposures_waiting", "Exposures not yet sent to their writer.", multiprocess_mode="livesum")
 WRITTEN = Counter("abgate_exposures_written", "Exposures stored.")
 DROPPED = Counter("abgate_exposures_dropped", "Exposures lost: the queue was full, or JSON cannot hold them.")
-CHECKED = Gauge(
-    "abgate_snapshot_checked_timestamp_seconds",
-    "When the snapshots were last known to be the database's; time() less this is their greatest age.",
-    multiprocess_mode="livemin",
-)
 
 
 class Durations:
@@ -124,6 +120,16 @@ async def answer_metrics(scope: Scope, _receive: Receive, send: Send) -> None:
     write_counts()
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        _forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library leaves it untyped
     await send_bytes(send, 200, generate_latest(registry), [(b"content-type", CONTENT_TYPE_LATEST.encode())])
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Remove what processes that were killed said of themselves last, which would hold for ever."""
+    for kept in folder.glob("gauge_live*.db"):
+        try:
+            os.kill(int(kept.stem.rpartition("_")[2]), 0)
+        except OSError:  # there is none, or one of somebody else's by now
+            kept.unlink(missing_ok=True)

@@ -6,16 +6,23 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
+from prometheus_client import Gauge
 from sqlalchemy import Engine
 
 from abgate.core.errors import Unavailable
 from abgate.core.snapshot import EMPTY, Snapshot
-from abgate.runtime.metrics import CHECKED
 from abgate.storage import snapshots
 from abgate.storage.changes import Written
 from abgate.storage.engine import reading
 
 POLL_S = 0.2
+
+# Not beside the other metrics: a process that has this gauge and no snapshots would say that it checked them in 1970.
+CHECKED = Gauge(
+    "abgate_snapshot_checked_timestamp_seconds",
+    "When the snapshots were last known to be the database's; time() less this is their greatest age.",
+    multiprocess_mode="livemin",
+)
 
 log = structlog.get_logger()
 
