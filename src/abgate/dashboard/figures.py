@@ -157,10 +157,14 @@ def exposures(metric: Metric, arms: Sequence[Arm]) -> Figure:
         before[arm.id] = each["n"]
         rows.append({"day": each["day"], "n": new, "label": arm.name, "color": arm.color})
         cells.append([Cell(each["day"], each["day"]), _of(arm), _count(new)])
+    caption = f"Subjects by the day of their first exposure, once their window for {metric['name']} has closed."
+    if not any(row["n"] for row in rows):
+        # A chart of nothing but zeros has no scale.
+        caption, rows = f"{caption} Nobody's has yet.", []
     return Figure(
         id="exposures",
         title="New subjects by day",
-        caption=f"Subjects by the day of their first exposure, once their window for {metric['name']} has closed.",
+        caption=caption,
         chart="days",
         data={"rows": rows},
         is_long=True,
