@@ -595,6 +595,10 @@ def rows_of_metrics() -> Iterator[Row]:
         ({"kind": "ratio", "value": "count"}, "denominator|is required"),
         (ratio | {"denominator": {"events": {}}}, "denominator.events|needs"),
         (ratio | {"denominator": {"events": {"types": ["s"]}, "value": "missing"}}, "denominator.value|count"),
+        (
+            ratio | {"value": "missing", "denominator": {"events": {"types": ["s"]}, "value": "sum:value"}},
+            "denominator.value|must be one of count with the value missing",
+        ),
         (counted | {"denominator": ratio["denominator"]}, "denominator|goes with the kind ratio, not mean"),
         ({"kind": "retention"}, "window_start|is required"),
         ({"kind": "retention", "window_start": 60}, "window_start|less than window, 60"),

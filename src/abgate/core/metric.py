@@ -150,7 +150,7 @@ def checked_metric(metric: Metric) -> Metric:
         raise InvalidInput("window_start", f"must be less than window, {metric.window}")
     if metric.denominator is not UNSET:
         _check_filter(metric.denominator.events, "denominator.events")
-        _check_value_is_among(metric.denominator.value, ("count", "sum"), "denominator.value", "a denominator")
+        _check_denominator(metric.value, metric.denominator.value)
     if metric.cuped is not UNSET and metric.value is not UNSET and measure(metric.value) not in ("count", "sum"):
         raise InvalidInput("cuped", f"goes with count and sum:<field>; {metric.value} is not there before an exposure")
     return metric
@@ -208,6 +208,13 @@ def _check_value(metric: Metric) -> None:
         raise InvalidInput("value", f"is required with the kind {metric.kind}")
     else:
         _check_value_is_among(metric.value, allowed, "value", f"the kind {metric.kind}")
+
+
+def _check_denominator(numerator: str | UnsetType, value: str) -> None:
+    if numerator == "missing":
+        _check_value_is_among(value, ("count",), "denominator.value", "the value missing")
+    else:
+        _check_value_is_among(value, ("count", "sum"), "denominator.value", "a denominator")
 
 
 def _check_value_is_among(value: str, allowed: tuple[str, ...], field: str, of: str) -> None:
