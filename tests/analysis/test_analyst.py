@@ -211,6 +211,12 @@ def test_exposures_before_a_change_of_weights_are_another_phase(engine: Engine, 
     # All the failures came late; and half and half is not what the new weights say.
     assert [each["value"] for each in earlier["metrics"][0]["variations"]] == [1.0, 1.0]
     assert found["decision"]["outcome"] == "blocked"
+    # Who was left out is told of the present phase, open windows too.
+    author = Author(TENANT, "client@example", timestamp(START + timedelta(days=4)))
+    with writing(engine, TENANT) as connection:
+        analyses.put(connection, author, EXPERIMENT, Analysis(primary="next_login_return"))
+    population = answer(analyst, now=START + timedelta(days=5))["population"]
+    assert (population["of_earlier_phases"], population["counted"], population["open_windows"]) == (1000, 1000, 1000)
 
 
 @on_sqlite
@@ -226,7 +232,8 @@ def test_a_mismatch_blocks_and_names_its_cause(engine: Engine, lake: Lake, analy
     found = answer(analyst)
     assert found["decision"]["outcome"] == "blocked"
     assert found["sample_ratio"]["is_mismatch"]
-    cause = found["sample_ratio"]["causes"][0]
+    # The web has its shares, and is not suspected.
+    (cause,) = found["sample_ratio"]["causes"]
     assert (cause["attribute"], cause["value"], cause["observed"]) == (
         "client_id",
         "ios",

@@ -300,7 +300,7 @@ class _Answer:
 
     def _population(self) -> dict[str, int]:
         present = [each for each in self._measured.subjects if each.phase == self._phase]
-        counts = self._counts(self._phase)
+        counts, totals = self._counts(self._phase), self._measured.totals(0)
         return {
             "exposed": sum(each.n for each in present),
             "counted": sum(counts.get(arm, 0) for arm in self._arms),
@@ -309,7 +309,7 @@ class _Answer:
             "forced": self._measured.forced,
             "of_former_variations": sum(n for arm, n in counts.items() if arm not in self._arms),
             "of_earlier_phases": sum(each.n for each in self._measured.subjects if each.phase < self._phase),
-            "open_windows": sum(sums.open for (_, arm), sums in self._measured.totals(0).items() if arm in self._arms),
+            "open_windows": sum(totals.get((self._phase, arm), Sums()).open for arm in self._arms),
         }
 
     def _summary(self, arm: int) -> ArmSummary:
@@ -378,6 +378,7 @@ class _Answer:
                 adjusted_p_value=each.adjusted_p_value,
             )
             for each in (srm.find_causes(found, shares) if found else [])[:MAX_CAUSES]
+            if each.adjusted_p_value <= self._question.analysis.alpha
         ]
 
 
