@@ -9,6 +9,7 @@ import msgspec
 import msgspec.inspect
 
 from abgate.core.errors import InvalidInput
+from abgate.core.wrong_body import field_and_rule
 
 T = TypeVar("T")
 
@@ -16,16 +17,6 @@ MAX_DEPTH = 64
 MAX_INTEGER = 2**63
 
 _HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")
-
-_RULES_IN_WORDS = {
-    "^(?!.*\\x00)\\S(.*\\S)?(?!\\n)$": "must not begin or end with white space, nor hold a NUL or a line break",
-    "^[A-Za-z][A-Za-z0-9_-]{0,63}(?!\\n)$": (
-        "parameter names begin with a letter and have at most 64 letters, digits, underscores and dashes"
-    ),
-    "^[a-z][a-z0-9_]{1,63}(?!\\n)$": (
-        "must be 2 to 64 lower-case letters, digits and underscores, beginning with a letter"
-    ),
-}
 
 
 def decode(raw: bytes, type_: type[T]) -> T:
@@ -38,7 +29,7 @@ def decode(raw: bytes, type_: type[T]) -> T:
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
-        field, rule = _field_and_rule(_with_known_key(value, type_, str(error)))
+        field, rule = field_and_rule(_with_known_key(value, type_, str(error)))
         if rule.startswith(("Invalid enum value", "Invalid value")):
             rule += f"; must be one of {', '.join(_allowed_values(msgspec.inspect.type_info(type_), field.split('.')))}"
         raise InvalidInput(field, rule) from None
@@ -118,19 +109,6 @@ def _with_known_key(value: Any, type_: Any, message: str) -> str:
                 return alone.replace("[...]", f".{key}", 1)
             return alone.replace(f"`key` in `$.{name}`", f"`$.{name}.{key}`")
     return message
-
-
-def _field_and_rule(message: str) -> tuple[str, str]:
-    rule, _, path = message.partition(" - at `")
-    for pattern, words in _RULES_IN_WORDS.items():
-        if rule.endswith(f"matching regex {pattern!r}"):
-            rule = words
-    named = re.search(r"(?:unknown|required) field `([^`]*)`", rule)
-    field = path.rstrip("`").removeprefix("$").removeprefix(".")
-    if named:
-        field = f"{field}.{named[1]}" if field else named[1]
-        rule = "is required" if "required" in rule else "is not a field that can be given here"
-    return field, rule
 
 
 def _allowed_values(info: msgspec.inspect.Type, path: list[str]) -> list[str]:

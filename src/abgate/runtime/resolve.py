@@ -27,6 +27,7 @@ from abgate.core.errors import InvalidInput
 from abgate.core.events import MAX_SUBJECT_LENGTH
 from abgate.core.ids import Flow, SegmentId
 from abgate.core.principal import Principal
+from abgate.core.wrong_body import field_and_rule
 from abgate.runtime.circuit import Circuit, attempt, fail_open
 from abgate.runtime.delivery import Delivery, Login
 
@@ -181,8 +182,7 @@ def read_request(body: bytes, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=type_)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        raise InvalidInput(path.strip(".`"), message) from None
+        raise InvalidInput(*field_and_rule(str(error))) from None
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise InvalidInput("", "The body is not well-formed JSON.") from None
 
