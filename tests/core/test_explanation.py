@@ -58,6 +58,6 @@ def test_a_segment_is_explained_by_the_rule_that_matched() -> None:
 
 def test_what_is_missing_is_named() -> None:
     assert explain(EMPTY, FLOW, Subjects(device="d"), {}).reason == "no_experiment"
-    told = explain(snapshot(experiment("active")), FLOW, Subjects(user="u"), {})
+    told = explain(snapshot(experiment("active", name="Passkeys Q4")), FLOW, Subjects(user="u"), {})
     assert (told.reason, told.subject, told.position) == ("no_subject", "device", None)
-    assert "device" in told.sentence
+    assert told.sentence == "The login has no device, by which the experiment 'Passkeys Q4' randomizes."

@@ -112,7 +112,7 @@ def _matched(experiment: Experiment, attributes: Attributes) -> MatchedRule | No
 def _sentence(reason: Reason, experiment: Experiment, variation: str | None, matched: MatchedRule | None) -> str:
     name = f"the experiment {experiment.name!r}"
     if reason == "no_subject":
-        return f"{name} randomizes by {experiment.assignment_config.subject}, and the login has none.".capitalize()
+        return f"The login has no {experiment.assignment_config.subject}, by which {name} randomizes."
     if reason == "not_enrolled":
         return f"The subject's entry lies past the ramp of {name}, which is at {experiment.current_level}%."
     if reason == "segment" and matched is not None:
