@@ -108,9 +108,9 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
 
 
 async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Answer with these bytes; `Content-Length` is added."""
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    """Answer with these bytes; `Content-Length` is added where there can be a body (RFC 9110, section 8.6)."""
+    length = [] if status in (204, 304) else [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     await send({"type": "http.response.body", "body": body})
 
 

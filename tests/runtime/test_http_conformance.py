@@ -279,6 +279,7 @@ def test_ofrep(asking: Asking, connection: Connection) -> None:
     known = f"If-None-Match: {bulk.headers['etag']}"
     again = connection.send(asking.whole(CONTEXT, known, target=OFREP)).answer()
     assert (again.status, again.body, again.headers["etag"]) == (304, b"", bulk.headers["etag"])
+    assert "content-length" not in again.headers
     told = connection.send(asking.whole(CONTEXT, target=f"{OFREP}?flagConfigEtag=999999999")).answer()
     assert told.status == 200
     assert connection.send(asking.whole(CONTEXT, target=OFREP)).answer().status == 200
