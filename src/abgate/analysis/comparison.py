@@ -81,7 +81,7 @@ def compare(
     control: Aggregates, treatment: Aggregates, *, plan: Plan, direction: Direction
 ) -> Comparison | NotEnoughData:
     """Return the comparison of two aggregates of one kind, or why it cannot be made."""
-    lack = _lack(control, treatment)
+    lack = lack_of(control, treatment)
     if lack:
         return lack
     a, b, removed = _estimates(control, treatment)
@@ -129,7 +129,8 @@ def estimate(arm: Aggregates) -> Estimate:
             return estimates.estimate_quantile(arm)
 
 
-def _lack(control: Aggregates, treatment: Aggregates) -> NotEnoughData | None:
+def lack_of(control: Aggregates, treatment: Aggregates) -> NotEnoughData | None:
+    """Return why two aggregates of one kind are too few, or too much alike, for their test; or None."""
     if type(control) is not type(treatment):
         raise TypeError(f"{type(control).__name__} and {type(treatment).__name__} cannot be compared.")
     if isinstance(control, Proportion) and isinstance(treatment, Proportion):

@@ -9,10 +9,11 @@ from msgspec.structs import replace
 from abgate.analysis import estimates
 from abgate.analysis.aggregates import Aggregates, Covaried, Moments, NotEnoughData, Proportion, Quantile, Ratio
 from abgate.analysis.answers import DayEstimate, VariationResult
-from abgate.analysis.comparison import MIN_SUBJECTS, Comparison, Plan, compare, estimate
+from abgate.analysis.comparison import Comparison, Plan, compare, estimate, lack_of
 from abgate.analysis.frequentist import welch
 from abgate.analysis.measurement import Sums
 from abgate.analysis.outcomes import MILLION
+from abgate.analysis.proportions import lack_of_counts
 from abgate.analysis.quantiles import LEVELS, QuantileSums
 from abgate.analysis.sequential import always_valid_interval
 from abgate.core.ids import VariationId
@@ -71,7 +72,7 @@ def compared(
         return control
     if isinstance(treatment, NotEnoughData):
         return treatment
-    return compare(control, treatment, plan=plan, direction=metric.direction)
+    return _lack(metric, control, treatment) or compare(control, treatment, plan=plan, direction=metric.direction)
 
 
 def with_comparison(result: VariationResult, comparison: Comparison | NotEnoughData) -> VariationResult:
@@ -96,12 +97,12 @@ def with_comparison(result: VariationResult, comparison: Comparison | NotEnoughD
 
 
 def with_running_effect(
-    day: DayEstimate, control: Aggregates | NotEnoughData, arm: Aggregates | NotEnoughData, plan: Plan
+    day: DayEstimate, metric: Metric, control: Aggregates | NotEnoughData, arm: Aggregates | NotEnoughData, plan: Plan
 ) -> DayEstimate:
     """Return the day's estimate of a treatment with its running effect, once there is enough for one."""
     if isinstance(control, NotEnoughData | Quantile) or isinstance(arm, NotEnoughData | Quantile):
         return day
-    if min(control.n, arm.n) < MIN_SUBJECTS or None in (value_of(control), value_of(arm)):
+    if _lack(metric, control, arm):
         return day
     a, b = estimate(control), estimate(arm)
     if isinstance(control, Covaried) and isinstance(arm, Covaried):
@@ -112,6 +113,14 @@ def with_running_effect(
     test = welch(a, b, alpha=plan.alpha)
     interval = always_valid_interval(test.effect, test.se, a.n + b.n, alpha=plan.alpha, planned_n=plan.planned_n)
     return replace(day, effect=test.effect, always_valid_interval=interval)
+
+
+def _lack(metric: Metric, control: Aggregates, treatment: Aggregates) -> NotEnoughData | None:
+    if metric.kind == "proportion" and isinstance(control, Covaried) and isinstance(treatment, Covaried):
+        # With CUPED a share is a mean, and no nearer to normal for that.
+        a, b = (Proportion(arm.n, round(arm.y.about(0).total)) for arm in (control, treatment))
+        return lack_of_counts(a, b) or lack_of(control, treatment)
+    return lack_of(control, treatment)
 
 
 def _quantile(metric: Metric, found: QuantileSums | None) -> Quantile | NotEnoughData:

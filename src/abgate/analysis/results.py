@@ -222,7 +222,7 @@ class _Answer:
                 )
                 if arm != self._control and self._control is not None and self._is_by_chance():
                     control = found[self._control]
-                    estimate = figures.with_running_effect(estimate, control, aggregates, self._plan)
+                    estimate = figures.with_running_effect(estimate, metric, control, aggregates, self._plan)
                 made.append(estimate)
         return made
 
