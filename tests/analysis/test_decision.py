@@ -131,10 +131,17 @@ def test_a_broken_guardrail_comes_before_another_variation_that_could_ship() -> 
     assert (decision.outcome, decision.variation_id) == ("rollback", "var_c")
 
 
-def test_a_guardrail_of_nothing_has_no_margin() -> None:
-    nothing = compare(Moments(500, 0, 5000), Moments(500, 10, 5000), plan=PLAN, direction="decrease")
-    zero = Guardrail(id="id_of_errors", name="errors", direction="decrease", treatments={"var_b": nothing}, margin=0.1)
-    decision = decided({"var_b": BETTER}, guardrails=[zero])
+def test_a_guardrail_of_which_the_control_has_nothing_is_broken_by_any_share_of_it() -> None:
+    none = metric({"var_b": LOCKOUTS}, Proportion(N, 0), direction="decrease", name="lockout_rate", margin=0.1)
+    decision = decided({"var_b": BETTER}, guardrails=[none])
+    assert (decision.outcome, decision.variation_id) == ("rollback", "var_b")
+    assert told(decision)[0] == ("guardrail_broken", "lockout_rate", "var_b")
+
+
+def test_a_guardrail_of_less_than_nothing_has_no_margin() -> None:
+    below = compare(Moments(500, -10, 5000), Moments(500, 10, 5000), plan=PLAN, direction="decrease")
+    less = Guardrail(id="id_of_errors", name="errors", direction="decrease", treatments={"var_b": below}, margin=0.1)
+    decision = decided({"var_b": BETTER}, guardrails=[less])
     assert decision.outcome == "keep_running"
     assert ("guardrail_without_margin", "errors", "var_b") in told(decision)
     assert "no share of it is a margin" in words(decision.reasons)

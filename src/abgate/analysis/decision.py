@@ -231,8 +231,8 @@ def _check(guardrail: Guardrail, id: str, name: str, plan: Plan, tests: int) -> 
     what = f"{guardrail.name} of {name}"
     if isinstance(comparison, NotEnoughData):
         return _Check(id, None, None, _lack(guardrail, id, name, comparison))
-    if comparison.control.value <= 0:
-        words = f"{what}: the control's value is not above zero, so no share of it is a margin."
+    if comparison.control.value < 0:
+        words = f"{what}: the control's value is below zero, so no share of it is a margin."
         return _Check(id, None, None, Reason("guardrail_without_margin", words, {}, guardrail.id, id))
     left = slack(comparison.control, comparison.treatment, margin=guardrail.margin, direction=guardrail.direction)
     low, high = _slack_interval(left, plan, plan.alpha)

@@ -24,7 +24,8 @@ def slack(control: Estimate, treatment: Estimate, *, margin: float, direction: D
 
     Laster & Johnson 2003, Non-inferiority trials: the 'at least as good as' criterion, Statistics in Medicine 22: a
     relative margin as a linear contrast. It is on the absolute scale, as normal as the estimates themselves, and counts
-    the uncertainty of the control that the margin is a share of. The control's value must be above zero.
+    the uncertainty of the control that the margin is a share of. The control's value must not be below zero;
+    of zero the margin is zero.
     """
     kept = 1 - margin if direction == "increase" else 1 + margin
     value = treatment.value - kept * control.value
