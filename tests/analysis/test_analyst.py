@@ -15,6 +15,7 @@ from abgate.analysis.aggregates import Proportion
 from abgate.analysis.analyst import Analyst, Progress, parse_as_of
 from abgate.analysis.comparison import Comparison, Plan, compare
 from abgate.analysis.measurement import measure
+from abgate.analysis.multiplicity import benjamini_hochberg, holm
 from abgate.core.allocation import Allocation
 from abgate.core.analysis import Analysis, Guardrail, Horizon
 from abgate.core.errors import InvalidInput, NotFound, Unavailable
@@ -148,6 +149,28 @@ def test_the_answer_names_everything_that_its_numbers_come_from(engine: Engine, 
     assert [each["day"] for each in days] == [f"2026-05-0{day}" for day in range(1, 6)]
     assert (days[-1]["n"], days[-1]["effect"]) == (1000, pytest.approx(expected.effect, abs=1e-12))
     assert found["decision"]["outcome"] == "keep_running"
+
+
+@on_sqlite
+@pytest.mark.parametrize(("correction", "adjust"), [("holm", holm), ("benjamini_hochberg", benjamini_hochberg)])
+def test_secondary_metrics_are_adjusted_for_each_other(
+    engine: Engine, lake: Lake, analyst: Analyst, correction: Any, adjust: Any
+) -> None:
+    secondary = ["signup_completion", "passkey_enrolled", "lockout_rate"]
+    guardrails = [Guardrail("failed_login_rate", 0.1)]
+    begin(engine, analysis=Analysis(secondary=secondary, guardrails=guardrails, correction=correction))
+    control, treatment = people(1000, CONTROL, 700), people(1000, TREATMENT, 760)
+    for (exposures, events), signups, lockouts in ((control, 100, 50), (treatment, 170, 110)):
+        events += [event(row["at"], "ss", row["device"]) for row in exposures[:signups]]
+        events += [event(row["at"], "limit_wc", row["device"]) for row in exposures[:lockouts]]
+    write(lake, control, treatment)
+    primary, signup, passkey, lockout, _ = (each["variations"][1] for each in answer(analyst)["metrics"])
+    assert primary["adjusted_p_value"] == primary["always_valid_p_value"]
+    # Nobody enrolled a passkey; when some will have, it will have been one of the tests.
+    assert "adjusted_p_value" not in passkey
+    expected = adjust([signup["always_valid_p_value"], 1.0, lockout["always_valid_p_value"]])
+    assert [signup["adjusted_p_value"], lockout["adjusted_p_value"]] == [expected[0], expected[2]]
+    assert signup["adjusted_p_value"] > signup["always_valid_p_value"]
 
 
 @on_sqlite

@@ -1,6 +1,6 @@
 """From sums to figures: the aggregates that a variation has in a metric, and how a treatment compares."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec import UNSET
@@ -12,10 +12,12 @@ from abgate.analysis.answers import DayEstimate, VariationResult
 from abgate.analysis.comparison import Comparison, Plan, compare, estimate, lack_of
 from abgate.analysis.frequentist import welch
 from abgate.analysis.measurement import Sums
+from abgate.analysis.multiplicity import benjamini_hochberg, holm
 from abgate.analysis.outcomes import MILLION
 from abgate.analysis.proportions import lack_of_counts
 from abgate.analysis.quantiles import LEVELS, QuantileSums
 from abgate.analysis.sequential import always_valid_interval
+from abgate.core.analysis import Analysis
 from abgate.core.ids import VariationId
 from abgate.core.metric import Metric, measure
 
@@ -96,6 +98,17 @@ def with_comparison(result: VariationResult, comparison: Comparison | NotEnoughD
     )
 
 
+def adjusted_p_values(analysis: Analysis, comparisons: Sequence[Compared]) -> list[dict[VariationId, float]]:
+    """Return each metric's always-valid p-values, adjusted for all metrics of its role and all treatments together.
+
+    What cannot be compared yet will have been one of the tests: it counts, with a p that finds nothing.
+    """
+    split = 1 + len(analysis.secondary)
+    correct = holm if analysis.correction == "holm" else benjamini_hochberg
+    roles = (comparisons[:1], holm), (comparisons[1:split], correct), (comparisons[split:], holm)
+    return [each for family, adjust in roles for each in _adjusted(family, adjust)]
+
+
 def with_running_effect(
     day: DayEstimate, metric: Metric, control: Aggregates | NotEnoughData, arm: Aggregates | NotEnoughData, plan: Plan
 ) -> DayEstimate:
@@ -113,6 +126,18 @@ def with_running_effect(
     test = welch(a, b, alpha=plan.alpha)
     interval = always_valid_interval(test.effect, test.se, a.n + b.n, alpha=plan.alpha, planned_n=plan.planned_n)
     return replace(day, effect=test.effect, always_valid_interval=interval)
+
+
+def _adjusted(
+    family: Sequence[Compared], adjust: Callable[[Sequence[float]], Sequence[float]]
+) -> list[dict[VariationId, float]]:
+    tested = [each for comparisons in family for each in comparisons.values()]
+    values = iter(adjust([each.always_valid_p_value if isinstance(each, Comparison) else 1.0 for each in tested]))
+    told = [{id: next(values) for id in comparisons} for comparisons in family]
+    return [
+        {id: p for id, p in each.items() if isinstance(comparisons[id], Comparison)}
+        for each, comparisons in zip(told, family, strict=True)
+    ]
 
 
 def _lack(metric: Metric, control: Aggregates, treatment: Aggregates) -> NotEnoughData | None:

@@ -27,7 +27,6 @@ from abgate.analysis.answers import (
 from abgate.analysis.comparison import Comparison, Plan
 from abgate.analysis.figures import Compared
 from abgate.analysis.measurement import Measurement, Sums
-from abgate.analysis.multiplicity import benjamini_hochberg, holm
 from abgate.analysis.phases import Phase
 from abgate.analysis.planning import Progress, plan_of, progress_of
 from abgate.core.analysis import Analysis
@@ -93,6 +92,7 @@ class _Answer:
         comparisons = [self._compared(place) for place in range(len(question.metrics))]
         sample_ratio = self._sample_ratio()
         made = decision.decide(self._evidence(comparisons, sample_ratio))
+        adjusted = figures.adjusted_p_values(question.analysis, comparisons)
         is_compared = any(isinstance(each, Comparison) for found in comparisons for each in found.values())
         return ExperimentResults(
             experiment_id=question.experiment.id,
@@ -112,7 +112,9 @@ class _Answer:
             sample_ratio=sample_ratio or UNSET,
             crossover=_crossover(self._measured),
             dimension=question.dimension or UNSET,
-            metrics=[self._metric(place, found) for place, found in enumerate(comparisons)],
+            metrics=[
+                self._metric(place, *found) for place, found in enumerate(zip(comparisons, adjusted, strict=True))
+            ],
             decision=made,
         )
 
@@ -151,9 +153,8 @@ class _Answer:
     def _treatments(self) -> list[int]:
         return [arm for arm in self._arms if arm != self._control]
 
-    def _metric(self, place: int, comparisons: Compared) -> MetricResult:
+    def _metric(self, place: int, comparisons: Compared, adjusted: Mapping[VariationId, float]) -> MetricResult:
         metric, role = self._question.metrics[place], self._role(place)
-        adjusted = self._adjusted(comparisons)
         variations = []
         for arm in self._arms:
             result = self._variation(place, self._phase, arm)
@@ -180,13 +181,6 @@ class _Answer:
         if place == 0:
             return "primary"
         return "secondary" if place <= len(self._question.analysis.secondary) else "guardrail"
-
-    def _adjusted(self, comparisons: Compared) -> dict[VariationId, float]:
-        """Return the always-valid p-values of one metric, adjusted for the number of treatments."""
-        known = {id: each.always_valid_p_value for id, each in comparisons.items() if isinstance(each, Comparison)}
-        is_holm = self._question.analysis.correction == "holm"
-        values = (holm if is_holm else benjamini_hochberg)(list(known.values())) if known else []
-        return dict(zip(known, values, strict=True))
 
     def _variation(
         self, place: int, phase: int, arm: int, aggregates: Aggregates | NotEnoughData | None = None
