@@ -1,28 +1,37 @@
 """Structured logs: one JSON object a line on standard error."""
 
+import logging
 import sys
 from contextlib import suppress
 
 import msgspec
 import structlog
+from structlog.typing import Processor
 
 
 def configure_logs() -> None:
-    """Have every log line written as JSON.
+    """Have every log line written as JSON, those of libraries too: of the HTTP server on what is no HTTP, for one.
 
     To be called first of all: the library's own default draws tracebacks with their local variables, which takes a
     second each on the event loop, and would write tokens and subjects into the log.
     """
+    prepare: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.format_exc_info,
+    ]
+    render = structlog.processors.JSONRenderer(serializer=_to_json)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_to_json),
-        ],
+        processors=[*prepare, render],
         logger_factory=structlog.WriteLoggerFactory(_StandardError()),  # type: ignore[arg-type]  # it only writes
     )
+    formatter = structlog.stdlib.ProcessorFormatter
+    of_libraries = logging.StreamHandler()
+    of_libraries.setFormatter(
+        formatter(processors=[formatter.remove_processors_meta, render], foreign_pre_chain=prepare)
+    )
+    logging.basicConfig(handlers=[of_libraries], level=logging.WARNING)
 
 
 class _StandardError:

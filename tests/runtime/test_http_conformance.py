@@ -190,6 +190,9 @@ def test_what_is_no_request_is_refused_and_closed(asking: Asking, connection: Co
         answer = connection.answer()
     assert answer.status == 400
     assert connection.is_closed()
+    lines = asking.server.log.read_text().splitlines()
+    told = [json.loads(line) for line in lines if "Invalid HTTP request" in line]
+    assert told[-1]["level"] == "warning"
 
 
 def test_a_body_in_chunks(asking: Asking, connection: Connection) -> None:

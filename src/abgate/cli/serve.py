@@ -154,6 +154,8 @@ def _answer(settings: Settings, listening: socket.socket) -> None:
         ws="none",
         lifespan="on",
         access_log=False,
+        # As all other logs: `configure_logs`.
+        log_config=None,
         log_level="warning",
         server_header=False,
         ssl_certfile=settings.tls_cert or None,

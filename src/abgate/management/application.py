@@ -66,6 +66,8 @@ def create_management_app(
             }
         ),
         lifespan=list(lifespan),
+        # Its own would write the lines of all libraries, and as plain text: `abgate.logs` does that.
+        logging_config=None,
     )
     app.state.openapi_json = openapi.complete(app.openapi_schema)
     return app
