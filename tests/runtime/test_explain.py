@@ -7,6 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.core.builders import by_percentage, experiment_id, variation_id
+from tests.core.builders import experiment as an_experiment
+from tests.core.snapshots import snapshot
+from tests.runtime.harness import Harness
 from tests.server import Server
 
 ASKED = {"flow": "authentication", "subjects": {"device": "device-42"}}
@@ -69,6 +73,37 @@ def test_now_and_then(server: Server, experiment: tuple[str, str, str]) -> None:
     # The second is in no year that there is, once its zone is taken off.
     for moment in (before.isoformat(), "0001-01-01T00:00:00+14:00"):
         assert call(server, "POST", "/runtime/v1/explain", ASKED | {"at": moment})["reason"] == "no_experiment"
+
+
+@pytest.mark.parametrize("mode", ["development", "production"])
+@pytest.mark.parametrize("status", ["active", "paused"])
+@pytest.mark.parametrize(
+    "forced",
+    [
+        {},
+        {"experiment_id": experiment_id()},
+        {"experiment_id": experiment_id(), "variation_id": variation_id(1)},
+        {"experiment_id": experiment_id(9)},
+        {"variation_id": variation_id(1)},
+        {"preview": "p2.forged"},
+    ],
+)
+@pytest.mark.parametrize("is_in_flight", [False, True])
+def test_it_explains_what_resolve_answers_to_the_same(
+    mode: str, status: Any, forced: dict[str, str], is_in_flight: bool
+) -> None:
+    harness = Harness(an_experiment("active", allocations=by_percentage(0, 100)), mode=mode)
+    token = harness.resolved(ASKED)["assignment_token"]
+    harness.snapshots.snapshot = snapshot(an_experiment(status, allocations=by_percentage(100, 0)))
+    asked = ASKED | {"forced": forced, "assignment_token": token if is_in_flight else None}
+    answered = harness.resolved(asked)
+    headers = {"authorization": "Bearer other"}
+    told = harness.request("POST", "/runtime/v1/explain", json=asked, headers=headers).json()
+    given = answered["experiment"] or {"experiment_id": told["experiment_id"], "variation_id": None}
+    assert (told["reason"], told["warnings"]) == (answered["reason"], answered["warnings"])
+    assert (told["experiment_id"], told["variation_id"]) == (given["experiment_id"], given["variation_id"])
+    words = {"forced": "was asked for", "kept": "in flight", "no_experiment": "No experiment", "split": "position"}
+    assert words[told["reason"]] in told["sentence"]
 
 
 def test_what_it_refuses(server: Server) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import UNSET, Struct, UnsetType
 
-from abgate.core.assignment import Attributes, Reason, Subjects, assign
+from abgate.core.assignment import AssignmentWarning, Attributes, Forced, InFlight, Reason, Subjects, assign
 from abgate.core.bucketing import is_enrolled, position_and_entry
 from abgate.core.compiled import Config
 from abgate.core.experiment import Experiment, Subject
@@ -46,16 +46,28 @@ class Explanation(Struct, frozen=True, kw_only=True):
     interval: tuple[int, int] | None = None
     matched: MatchedRule | None = None
     attributes: Mapping[str, str]
+    warnings: tuple[AssignmentWarning, ...] = ()
 
 
-def explain(snapshot: Snapshot, flows: Sequence[Flow], subjects: Subjects, attributes: Attributes) -> Explanation:
-    """Return why a login that forces nothing and has nothing in flight gets what it gets from `snapshot`."""
-    assignment = assign(snapshot, flows, subjects, attributes)
+def explain(
+    snapshot: Snapshot,
+    flows: Sequence[Flow],
+    subjects: Subjects,
+    attributes: Attributes,
+    forced: Forced | None = None,
+    in_flight: InFlight | None = None,
+) -> Explanation:
+    """Return why a login gets what it gets from `snapshot`; the arguments are those of `assign`."""
+    assignment = assign(snapshot, flows, subjects, attributes, forced=forced, in_flight=in_flight)
     found = None if assignment.experiment is None else snapshot.find_stored(assignment.experiment.id)
     if found is None:
         sentence = f"No experiment is active on {' or '.join(flows)}, nor on all flows."
         return Explanation(
-            snapshot_number=snapshot.number, reason=assignment.reason, sentence=sentence, attributes=attributes
+            snapshot_number=snapshot.number,
+            reason=assignment.reason,
+            sentence=sentence,
+            attributes=attributes,
+            warnings=assignment.warnings,
         )
     kind = found.assignment_config.subject
     subject = subjects.find(kind)
@@ -84,6 +96,7 @@ def explain(snapshot: Snapshot, flows: Sequence[Flow], subjects: Subjects, attri
         interval=_interval(found, variation_id) if assignment.reason == "split" else None,
         matched=matched,
         attributes=attributes,
+        warnings=assignment.warnings,
     )
 
 
@@ -109,6 +122,12 @@ def _matched(experiment: Experiment, attributes: Attributes) -> MatchedRule | No
     return None
 
 
+_WITHOUT_DECIDING: Mapping[Reason, str] = {
+    "forced": "was asked for",
+    "kept": "is in flight, as the assignment token says",
+}
+
+
 def _sentence(reason: Reason, experiment: Experiment, variation: str | None, matched: MatchedRule | None) -> str:
     name = f"the experiment {experiment.name!r}"
     if reason == "no_subject":
@@ -119,4 +138,6 @@ def _sentence(reason: Reason, experiment: Experiment, variation: str | None, mat
         return f"Rule {matched.rule} of the segment {matched.segment_name!r} matched in {name}: {variation!r}."
     if reason == "fallback":
         return f"No segment of {name} matched: its fallback, {variation!r}."
+    if reason in _WITHOUT_DECIDING:
+        return f"{variation!r} of {name} {_WITHOUT_DECIDING[reason]}."
     return f"The subject's position lies in the interval of {variation!r} in {name}."

@@ -6,9 +6,11 @@ from typing import get_args
 
 import structlog
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from abgate.core.assignment import Assignment, AssignmentWarning, Forced, InFlight, Reason, Subjects, assign
 from abgate.core.events import Exposure
+from abgate.core.explanation import Explanation, explain
 from abgate.core.ids import Flow
 from abgate.core.snapshot import Snapshot
 from abgate.core.tokens import make_assignment_token, permitted, read_assignment_token
@@ -20,6 +22,7 @@ from abgate.settings import Settings
 
 log = structlog.get_logger()
 
+_REFUSED: AssignmentWarning = "forced_assignment_refused"
 _COUNTS = {reason: Count(reason) for reason in get_args(Reason)}
 
 
@@ -70,23 +73,21 @@ class Delivery:
         """Return the snapshot that the tenant's next login is answered from. Raises `Unavailable`."""
         return self._snapshots.get(tenant)
 
-    def complete(self, login: Login) -> Mapping[str, str]:
-        """Return the attributes that the login says, and those that can be derived."""
-        return self._attributes.complete(login.attributes, ip=login.ip)
+    def explain(self, snapshot: Snapshot, login: Login, *, at: float | None) -> Explanation:
+        """Return why the login gets, or at the moment `at` got, what it gets from `snapshot`; nothing is recorded."""
+        forced, refused, in_flight = self._asked(login, self._clock() if at is None else at)
+        attributes = self._attributes.complete(login.attributes, ip=login.ip)
+        told = explain(snapshot, login.flows, login.subjects, attributes, forced=forced, in_flight=in_flight)
+        return replace(told, warnings=(*told.warnings, _REFUSED)) if refused else told
 
     def deliver(self, tenant: str, login: Login) -> Delivered:
         """Return what the login gets, its exposure queued. Raises `Unavailable` when no snapshot was ever loaded."""
         now = self._clock()
         snapshot = self._snapshots.get(tenant)
-        attributes = self.complete(login)
-        forced, refused = permitted(self._policy, login.forced, login.preview, key=self._token_key, now=now)
-        in_flight = (
-            read_assignment_token(self._token_key, login.assignment_token, login.subjects, now=now)
-            if login.assignment_token
-            else None
-        )
+        attributes = self._attributes.complete(login.attributes, ip=login.ip)
+        forced, refused, in_flight = self._asked(login, now)
         assignment = assign(snapshot, login.flows, login.subjects, attributes, forced=forced, in_flight=in_flight)
-        warnings = (*assignment.warnings, "forced_assignment_refused") if refused else assignment.warnings
+        warnings = (*assignment.warnings, _REFUSED) if refused else assignment.warnings
         _COUNTS[assignment.reason].add()
         for warning in warnings:
             WARNINGS.labels(warning).inc()
@@ -97,6 +98,14 @@ class Delivery:
         if login.record:
             self._exposures.record(tenant, exposure)
         return Delivered(assignment, warnings, snapshot, exposure)
+
+    def _asked(self, login: Login, now: float) -> tuple[Forced | None, bool, InFlight | None]:
+        """Return what the login forces, whether it asked for what it may not, and what it has in flight."""
+        forced, refused = permitted(self._policy, login.forced, login.preview, key=self._token_key, now=now)
+        if not login.assignment_token:
+            return forced, refused, None
+        in_flight = read_assignment_token(self._token_key, login.assignment_token, login.subjects, now=now)
+        return forced, refused, in_flight
 
     def record(self, tenant: str, delivered: Delivered) -> None:
         """Queue the exposure of a login that was delivered with ``record=False``."""

@@ -20,8 +20,8 @@ from abgate.asgi import (
     send_json,
 )
 from abgate.core.errors import InvalidInput
-from abgate.core.events import parse_moment, to_timestamp
-from abgate.core.explanation import Explanation, explain
+from abgate.core.events import Microseconds, parse_moment, to_timestamp
+from abgate.core.explanation import Explanation
 from abgate.core.ids import Timestamp
 from abgate.core.snapshot import EMPTY, Snapshot
 from abgate.runtime.delivery import Delivery
@@ -59,10 +59,11 @@ class ExplainEndpoint:
         await send_json(send, 200, await asyncio.to_thread(self._explain, principal.tenant, asked))
 
     def _explain(self, tenant: str, asked: ExplainRequest) -> Explanation:
-        snapshot = self._delivery.snapshot(tenant) if asked.at is None else self._past(tenant, _moment(asked.at))
-        login = read_login(asked)
-        attributes = self._delivery.complete(login)
-        return explain(snapshot, login.flows, login.subjects, attributes)
+        if asked.at is None:
+            return self._delivery.explain(self._delivery.snapshot(tenant), read_login(asked), at=None)
+        at = _moment(asked.at)
+        snapshot = self._past(tenant, to_timestamp(at))
+        return self._delivery.explain(snapshot, read_login(asked), at=at / 1_000_000)
 
     def _past(self, tenant: str, at: Timestamp) -> Snapshot:
         with reading(self._engine) as connection:
@@ -70,8 +71,8 @@ class ExplainEndpoint:
             return EMPTY.with_changes(snapshots.load_at(connection, tenant, number))
 
 
-def _moment(text: str) -> Timestamp:
+def _moment(text: str) -> Microseconds:
     try:
-        return to_timestamp(parse_moment(text))
+        return parse_moment(text)
     except ValueError:
         raise InvalidInput("at", "must be a moment in ISO 8601, such as 2026-11-24T09:30:00Z") from None
