@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abgate.core.assignment import Subjects, assign
+from abgate.core.assignment import Forced, Subjects, assign
 from abgate.core.bucketing import position_and_entry
 from abgate.core.explanation import explain
 from abgate.core.segment import Conditions, Rule
@@ -61,3 +61,10 @@ def test_what_is_missing_is_named() -> None:
     told = explain(snapshot(experiment("active", name="Passkeys Q4")), FLOW, Subjects(user="u"), {})
     assert (told.reason, told.subject, told.position) == ("no_subject", "device", None)
     assert told.sentence == "The login has no device, by which the experiment 'Passkeys Q4' randomizes."
+
+
+def test_a_draft_that_does_not_take_everyone_has_no_ramp_to_blame() -> None:
+    draft = experiment(allocations=by_percentage(0, 0))
+    told = explain(snapshot(draft), FLOW, Subjects(device="d"), {}, forced=Forced(draft.id))
+    assert (told.reason, told.level) == ("not_enrolled", None)
+    assert told.sentence.startswith("No allocation of the experiment")

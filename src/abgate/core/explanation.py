@@ -133,7 +133,9 @@ def _sentence(reason: Reason, experiment: Experiment, variation: str | None, mat
     if reason == "no_subject":
         return f"The login has no {experiment.assignment_config.subject}, by which {name} randomizes."
     if reason == "not_enrolled":
-        return f"The subject's entry lies past the ramp of {name}, which is at {experiment.current_level}%."
+        past_the_ramp = f"The subject's entry lies past the ramp of {name}, which is at {experiment.current_level}%."
+        # Without a ramp it is a draft, whose allocations need not take everyone.
+        return f"No allocation of {name} takes the login." if experiment.current_level is None else past_the_ramp
     if reason == "segment" and matched is not None:
         return f"Rule {matched.rule} of the segment {matched.segment_name!r} matched in {name}: {variation!r}."
     if reason == "fallback":
