@@ -8,8 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
+from rich.console import Console
 
+from abgate.analysis.answers import ExperimentResults
+from abgate.analysis.decision import Decision
 from abgate.cli import results
+from abgate.cli.results_table import table_of
 from abgate.storage.lake import Lake
 from tests.analysis.test_analyst import begin, people, write
 from tests.analysis.traffic import CONTROL, EXPERIMENT, TREATMENT
@@ -53,6 +58,20 @@ def test_a_table_says_who_counted_what_came_out_and_what_to_do(run: Run, data: P
     assert "60.0 %" in control
     assert all(text in treatment for text in ("80.0 %", "+20.0", "+33.3 %", "< 0.001"))
     assert any(line.startswith("ship variation 2") for line in lines)
+
+
+def test_the_table_says_who_is_told_of_but_counted_and_as_many_days_as_the_reason(run: Run, data: Path) -> None:
+    found = msgspec.convert(answer(run, data), ExperimentResults)
+    population = {"exposed": 2100, "counted": 2000, "bots": 100, "crossovers": 30, "open_windows": 7}
+    shown = replace(found, population=population, decision=Decision(outcome="keep_running", reasons=[], days_left=3.01))
+    console = Console(file=io.StringIO(), width=200, record=True)
+    console.print(table_of(shown))
+    lines = console.export_text().splitlines()
+    assert lines[1] == (
+        "2\u202f000 of 2\u202f100 subjects count: "
+        "100 bots, 30 seen in several variations (counted), 7 still in their window"
+    )
+    assert lines[-1] == "keep running, about 4 days more"
 
 
 def test_json_is_what_the_api_answers_and_as_of_gives_it_again(run: Run, data: Path) -> None:

@@ -1,5 +1,6 @@
 """An experiment's results in a terminal: who counted, what each metric came to, what to do."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 
@@ -34,7 +35,12 @@ def table_of(results: ExperimentResults) -> RenderableType:
 def _head(results: ExperimentResults) -> Iterator[Text]:
     population = results.population
     yield Text.assemble((results.experiment_name, "bold"), f"  {results.experiment_status}, as of {results.as_of}")
-    left_out = [f"{count(population[name])} {words}" for name, words in LEFT_OUT.items() if population.get(name)]
+    is_counted = {"bots": results.analysis.bots == "include", "crossovers": results.analysis.crossover == "first"}
+    left_out = [
+        f"{count(population[name])} {words}{' (counted)' if is_counted.get(name) else ''}"
+        for name, words in LEFT_OUT.items()
+        if population.get(name)
+    ]
     yield Text(f"{count(population['counted'])} of {count(population['exposed'])} subjects count"
                f"{': ' if left_out else '.'}{', '.join(left_out)}")  # fmt: skip
     ratio = results.sample_ratio
@@ -109,7 +115,7 @@ def _decision(results: ExperimentResults) -> Iterator[Text]:
     made = results.decision
     names = {each.variation_id: each.variation_name or each.variation_id for each in results.variations}
     whom = "" if made.variation_id is UNSET else f" {names.get(made.variation_id, made.variation_id)}"
-    days = "" if made.days_left is UNSET else f", about {made.days_left:.0f} days more"
+    days = "" if made.days_left is UNSET else f", about {math.ceil(made.days_left)} days more"
     word = made.outcome.replace("_", " ")
     yield Text(f"{word}{whom}{days}", style=STYLES.get(made.outcome, "bold"))
     for reason in made.reasons[: 1 + OTHERS]:
