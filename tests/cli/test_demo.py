@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -26,13 +26,18 @@ from abgate.cli.demo.verdict import checks, meaning_of
 from .run import Run
 
 COMMAND = (sys.executable, "-m", "abgate", "demo")
-PATIENCE_S = 120
+PATIENCE_S = 240
 
 
 @contextmanager
-def demonstrating(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
+def demonstrating(*arguments: object, **environment: str) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        [*COMMAND, *map(str, arguments)],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
     )
     try:
         yield process
@@ -62,18 +67,34 @@ def is_open(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_it_tells_the_whole_story_and_ends(tmp_path: Path) -> None:
+class Demos(NamedTuple):
+    """Two demonstrations, and the directory that each is not to write to and to keep everything in."""
+
+    ending: "subprocess.Popen[str]"
+    not_written: Path
+    staying: "subprocess.Popen[str]"
+    kept: Path
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demos]:
+    """Side by side, since each waits until the last login's window is over."""
+    not_written, kept = tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("kept") / "demo"
     # Settings of the user's own must not reach the demo's servers.
-    mine = {"ABGATE_DATABASE": f"sqlite:///{tmp_path}/mine.db", "ABGATE_UPSTREAM_AUTHORIZE_URL": "https://mine.example"}
-    told = subprocess.run(
-        [*COMMAND, "--exit", "--logins", "300"],
-        env=os.environ | mine,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert told.returncode == 0, told.stdout + told.stderr
+    mine = {
+        "ABGATE_DATABASE": f"sqlite:///{not_written}/mine.db",
+        "ABGATE_UPSTREAM_AUTHORIZE_URL": "https://mine.example",
+    }
+    with (
+        demonstrating("--exit", "--logins", 300, **mine) as ending,
+        demonstrating("--logins", 50, "--data", kept) as staying,
+    ):
+        yield Demos(ending, not_written, staying, kept)
+
+
+def test_it_tells_the_whole_story_and_ends(demos: Demos) -> None:
+    told, err = demos.ending.communicate(timeout=PATIENCE_S)
+    assert demos.ending.returncode == 0, told + err
     for passage in (
         "oidc-provider-mock",
         "validate: not ready",
@@ -87,35 +108,34 @@ def test_it_tells_the_whole_story_and_ends(tmp_path: Path) -> None:
         "300 of 300 assignments are those of the published SHA-256 formula",
         "Both servers have ended",
     ):
-        assert passage in told.stdout, told.stdout
-    assert "✗" not in told.stdout
-    assert told.stderr == ""
-    assert not any(is_open(port) for port in ports(told.stdout))
-    assert list(tmp_path.iterdir()) == []
+        assert passage in told, told
+    assert "✗" not in told
+    assert err == ""
+    assert not any(is_open(port) for port in ports(told))
+    assert list(demos.not_written.iterdir()) == []
 
 
-def test_it_leaves_the_servers_up_with_lines_that_work_until_ctrl_c(tmp_path: Path) -> None:
-    data = tmp_path / "demo"
-    with demonstrating("--logins", 50, "--data", data) as process:
-        told = read_until(process, "Ctrl-C ends")
-        lines = re.search(r"^TOKEN=\S+\ncurl .+$", told, re.MULTILINE)
-        assert lines is not None, told
-        answer = subprocess.run(["sh", "-c", lines[0]], capture_output=True, check=True, timeout=PATIENCE_S)
-        assert msgspec.json.decode(answer.stdout)["population"]["exposed"] == 50
-        docs = re.search(r"http://\S+/docs", told)
-        assert docs is not None
-        assert httpx.get(docs[0]).status_code == 200
-        link = re.search(r"^(http://\S+)/sign-in\?link=(\S+)&next=(/experiments/\S+)$", told, re.MULTILINE)
-        assert link is not None, told
-        with httpx.Client(base_url=link[1], follow_redirects=True, timeout=60) as visitor:
-            page = visitor.post("/sign-in", data={"link": link[2], "next": link[3]})
-            assert (page.status_code, page.url.path) == (200, link[3])
-            assert "passkey-prompt-modal</bdi></h1>" in page.text
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE_S)
+def test_it_leaves_the_servers_up_with_lines_that_work_until_ctrl_c(demos: Demos) -> None:
+    process = demos.staying
+    told = read_until(process, "Ctrl-C ends")
+    lines = re.search(r"^TOKEN=\S+\ncurl .+$", told, re.MULTILINE)
+    assert lines is not None, told
+    answer = subprocess.run(["sh", "-c", lines[0]], capture_output=True, check=True, timeout=PATIENCE_S)
+    assert msgspec.json.decode(answer.stdout)["population"]["exposed"] == 50
+    docs = re.search(r"http://\S+/docs", told)
+    assert docs is not None
+    assert httpx.get(docs[0]).status_code == 200
+    link = re.search(r"^(http://\S+)/sign-in\?link=(\S+)&next=(/experiments/\S+)$", told, re.MULTILINE)
+    assert link is not None, told
+    with httpx.Client(base_url=link[1], follow_redirects=True, timeout=60) as visitor:
+        page = visitor.post("/sign-in", data={"link": link[2], "next": link[3]})
+        assert (page.status_code, page.url.path) == (200, link[3])
+        assert "passkey-prompt-modal</bdi></h1>" in page.text
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "")
-    assert str(data) in out
-    assert (data / "abgate.db").exists()
+    assert str(demos.kept) in out
+    assert (demos.kept / "abgate.db").exists()
     assert not any(is_open(port) for port in ports(told))
 
 
