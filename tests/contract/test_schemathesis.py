@@ -18,7 +18,7 @@ from tests.soak import briefly
 
 HERE = Path(__file__).parent
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
-EXAMPLES = briefly(15, soaking=100)
+EXAMPLES = briefly(10, soaking=100)
 # Most of what `coverage` asks is refused before a database is asked; what is not, PostgreSQL takes less of.
 PHASES = {
     "sqlite": briefly(("fuzzing", "stateful"), soaking=("coverage", "fuzzing", "stateful")),
