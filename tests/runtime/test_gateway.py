@@ -1,7 +1,9 @@
 import re
+from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from abgate.runtime.gateway import FORCING, TOKEN, read_parameters
 from tests.asgi import Answer
 from tests.core.builders import by_percentage, experiment, experiment_id, variation_id
 from tests.runtime.harness import KEY, NOW, Harness
+from tests.server import StartServer
 
 DEVICE = "AAAAAAAAAAAAAAAAAAAAAA"
 ALL_TO_TWO = by_percentage(0, 100)
@@ -305,3 +308,16 @@ def test_a_fault_of_ours_sends_the_login_on_without_an_experiment(fault: Excepti
             assert cookie(answer) is not None
     events = [log["event"] for log in logs]
     assert events == ["experiment_fault"] * 5 + ["experiment_circuit_open"]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "cookie"),
+    [({}, "__Host-abgate_device"), ({"FORWARDED_ALLOW_IPS": "192.0.2.0/24"}, "abgate_device")],
+)
+def test_a_proxy_that_is_trusted_says_how_people_came(
+    start_server: StartServer, trusted: dict[str, str], cookie: str
+) -> None:
+    gateway = {"ABGATE_MODE": "development", "ABGATE_UPSTREAM_AUTHORIZE_URL": "https://idp.example/authorize"}
+    server = start_server(environment=gateway | trusted)
+    answer = httpx.get(f"{server.url}/authorize", headers={"X-Forwarded-Proto": "https"})
+    assert list(SimpleCookie(answer.headers["set-cookie"])) == [cookie]
