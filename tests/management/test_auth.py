@@ -281,6 +281,12 @@ def test_garbage(verifier: TokenVerifier, token: str) -> None:
     assert refusal(verifier, f"Bearer {token}").startswith("The token is not a signed JWT.")
 
 
+def test_what_is_no_token_at_all_is_told_what_would_be(verifier: TokenVerifier) -> None:
+    told = refusal(verifier, "Bearer a-key-cut-short")
+    assert "`abgate token`" in told
+    assert "abk_" in told
+
+
 def test_deep_claims_in_a_signed_token(verifier: TokenVerifier, key: RSAKey) -> None:
     # Not even the holder of a key can make the decoder fail.
     header, payload = part({"alg": "RS256", "kid": key.kid}), b'{"iss":"https://localhost:8000/","a":' + b"[" * 9000

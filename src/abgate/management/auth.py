@@ -27,6 +27,7 @@ from abgate.settings import Settings
 from abgate.storage import keys, tenants
 from abgate.storage.engine import reading
 from abgate.storage.keys import ALGORITHM
+from abgate.storage.runtime_keys import PREFIX
 from abgate.storage.tenants import DEFAULT_TENANT, Tenant
 
 if TYPE_CHECKING:
@@ -260,7 +261,9 @@ def peek(token: str) -> tuple[_Header, str]:
     """Return what the token says of its key and issuer, which is not to be believed yet."""
     parts = token.split(".")
     if len(parts) != 3:
-        raise InvalidToken("The token is not a signed JWT.")
+        raise InvalidToken(
+            f"The token is not a signed JWT. `abgate token` prints one; a runtime key begins with {PREFIX}."
+        )
     header = _decode_part(parts[0], _Header)
     if header.alg != ALGORITHM:
         raise InvalidToken(f"The token's alg is not {ALGORITHM}, the only one that is accepted.")

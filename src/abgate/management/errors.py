@@ -21,7 +21,7 @@ _CODES_OF_STATUS = {
 }
 
 _MESSAGES_OF_STATUS = {
-    404: "There is nothing at this path. /openapi.json lists every operation.",
+    404: "There is nothing at this path. /openapi.json lists the Management API's, docs/runtime.md the runtime's.",
     405: "This path does not know the method; the Allow header lists those it does.",
     413: "The body is too large; at most 1 MB is accepted.",
 }
