@@ -189,4 +189,6 @@ def _outcome(filter_: Any, value: Any, subject: Row, events: Sequence[Row]) -> i
             known = [row for row in hits if number_at(row, field_of(value)) is not None]
             first = min(known, key=lambda row: (row["us"], row["sequence"]), default=None)
             return None if first is None else millionths(number_at(first, field_of(value)) or 0)
+        case "each":
+            return sum(number_at(row, field_of(value)) is not None for row in hits) or None
     return len(hits)

@@ -30,6 +30,7 @@ TextAt = Callable[[Any, str], Any]
 _NUMBER = "^-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?$"
 
 _COUNTS = ("count", "missing")
+_OF_SOME = ("first", "each", "seconds_to_first")
 
 OWN_ATTRIBUTES = ("client_id", "connection", "organization_id")
 """Those that an event has itself; the others are its subject's, at the first exposure."""
@@ -70,7 +71,7 @@ class Measured(Struct, frozen=True):
     @property
     def is_of_some(self) -> bool:
         """Whether only subjects with an event have an outcome; of the others it is 0 for those without."""
-        return self.metric.value is not UNSET and measure(self.metric.value) in ("first", "seconds_to_first")
+        return self.metric.value is not UNSET and measure(self.metric.value) in _OF_SOME
 
     @property
     def window(self) -> Microseconds:
@@ -277,6 +278,9 @@ def _outcome(pairs: Table, outcome: Outcome, exact: Exact) -> Any:
             number = amount_of(pairs, field_of(outcome.value))
             order = exact(pairs.since) * exact(ibis.literal(10**15, "int64")) + exact(pairs.sequence)
             return number.argmin(order, where=counts & number.notnull())
+        case "each":
+            number = amount_of(pairs, field_of(outcome.value))
+            return pairs.count(where=counts & number.notnull()).nullif(0).cast("int64")
         case _:
             return pairs.count(where=counts).cast("int64")
 
