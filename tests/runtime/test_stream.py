@@ -123,6 +123,8 @@ def test_a_server_with_open_streams_stops(start_server: StartServer) -> None:
         event(lines)
         # It raises when that takes long.
         server.stop()
+        assert list(lines) == [], "the answer is complete"
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_before_the_configuration_is_loaded_it_is_503() -> None:

@@ -93,6 +93,9 @@ class StreamEndpoint:
                         body = b": still here\n\n"
                     await send({"type": "http.response.body", "body": body, "more_body": True})
                     await _first_of(changed, gone, self._heartbeat_s, lambda: self._snapshots.get(tenant).number, heard)
+        except asyncio.CancelledError:
+            # The server stops: that is an end for the client, and for the log no fault.
+            await send({"type": "http.response.body", "body": b""})
         finally:
             gone.cancel()
 
