@@ -127,6 +127,12 @@ def test_segments_see_given_and_derived_attributes() -> None:
         assert harness.resolved(ASKED | {"request": request})["reason"] == "fallback"
 
 
+def test_an_exposure_keeps_no_attribute_that_nobody_can_read() -> None:
+    harness = active()
+    harness.resolved(ASKED | {"request": {"client_id": "x" * 257, "connection": "y" * 256}})
+    assert harness.recorded[0].attributes == {"connection": "y" * 256}
+
+
 def test_a_token_keeps_the_variation_for_an_hour() -> None:
     harness = active()
     token = harness.resolved(ASKED)["assignment_token"]

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from abgate.core.assignment import Assignment, AssignmentWarning, Forced, InFlight, Reason, Subjects, assign
-from abgate.core.events import Exposure
+from abgate.core.events import MAX_SUBJECT_LENGTH, Exposure
 from abgate.core.explanation import Explanation, explain
 from abgate.core.ids import Flow
 from abgate.core.snapshot import Snapshot
@@ -140,6 +140,11 @@ def _exposure(
         organization_id=subjects.organization or None,
         transaction_id=login.transaction_id,
         snapshot_number=snapshot.number,
-        # What results are broken down by; the user agent itself is long, and says more of a person than they need.
-        attributes={name: value for name, value in attributes.items() if name != "user_agent"},
+        # What results are broken down by; the user agent itself is long, and says more of a person than they need, and
+        # what is longer than an identifier is there only for somebody who fills disks: the gateway answers anyone.
+        attributes={
+            name: value
+            for name, value in attributes.items()
+            if name != "user_agent" and len(value) <= MAX_SUBJECT_LENGTH
+        },
     )
