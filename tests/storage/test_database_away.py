@@ -145,8 +145,10 @@ def test_sqlite_database_is_made_only_by_migrations(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
-    """A server of these tests' own, for them to stop."""
+    """A server of these tests' own, for them to stop; its own database has the present schema."""
     with running_postgresql() as server:
+        with migrated_engine(server.url):
+            pass
         yield server
 
 
@@ -159,7 +161,7 @@ def postgresql(new_database: NewDatabase) -> Iterator[Engine]:
 
 
 def test_postgresql_stopped_and_started(server: PostgreSQL) -> None:
-    with migrated_engine(server.url) as engine:
+    with opened(server.url) as engine:
         store(engine, segment(1))
         for number in (2, 3):
             server.stop()
