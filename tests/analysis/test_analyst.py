@@ -128,7 +128,7 @@ def test_the_answer_names_everything_that_its_numbers_come_from(engine: Engine, 
     }
     assert found["population"] == {
         "exposed": 2000, "counted": 2000, "bots": 0, "crossovers": 0, "forced": 0,
-        "of_former_variations": 0, "of_earlier_phases": 0, "open_windows": 0,
+        "of_former_variations": 0, "of_earlier_phases": 0, "open_windows": 0, "after_horizon": 0,
     }  # fmt: skip
     assert found["sample_ratio"]["observed"] == {CONTROL: 1000, TREATMENT: 1000}
     assert found["sample_ratio"]["is_mismatch"] is False
@@ -291,6 +291,19 @@ def test_a_horizon_that_is_reached_without_an_effect_ends_it(engine: Engine, lak
     found = answer(analyst)
     assert found["decision"]["outcome"] == "no_effect"
     assert found["metrics"][0]["variations"][1]["planned_interval"]
+
+
+@on_sqlite
+def test_who_comes_after_the_horizon_is_counted_apart(engine: Engine, lake: Lake, analyst: Analyst) -> None:
+    # 500 a day for four days: the first two fulfill the plan.
+    begin(engine, analysis=replace(PLAIN, horizon=Horizon(subjects=1000)))
+    write(lake, people(1000, CONTROL, 500), people(1000, TREATMENT, 1000))
+    found = answer(analyst)
+    control, treatment = found["metrics"][0]["variations"]
+    assert (found["population"]["counted"], found["population"]["after_horizon"]) == (2000, 2000 - 2 * control["n"])
+    assert 1000 <= 2 * control["n"] < 1500
+    assert treatment["effect"] == pytest.approx(treatment["value"] - control["value"])
+    assert found["metrics"][0]["series"][-1]["n"] == 1000
 
 
 @on_sqlite

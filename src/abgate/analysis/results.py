@@ -118,9 +118,11 @@ class _Answer:
             decision=made,
         )
 
-    def _aggregates(self, place: int, phase: int, arm: int, *, planned: bool = False) -> Aggregates | NotEnoughData:
-        days = self._progress.days_in_plan if planned else None
-        sums = sum(
+    def _sums(self, place: int, phase: int, arm: int) -> Sums:
+        """Return a variation's sums in a metric; of the primary one only over the days that the plan has."""
+        is_planned = place == 0 and phase == self._phase and self._question.metrics[0].kind != "quantile"
+        days = self._progress.days_in_plan if is_planned else None
+        return sum(
             (
                 found
                 for (at, where, day), found in self._measured.days.items()
@@ -128,16 +130,15 @@ class _Answer:
             ),
             Sums(),
         )
-        return figures.aggregates_of(
-            self._question.metrics[place], sums, self._measured.quantiles.get((place, (phase, arm)))
-        )
+
+    def _aggregates(self, place: int, phase: int, arm: int) -> Aggregates | NotEnoughData:
+        quantile = self._measured.quantiles.get((place, (phase, arm)))
+        return figures.aggregates_of(self._question.metrics[place], self._sums(place, phase, arm), quantile)
 
     def _compared(self, place: int) -> Compared:
-        """Return each treatment's comparison; of the primary metric only over the days that the plan has."""
+        """Return each treatment's comparison."""
         metric = self._question.metrics[place]
-        control = (
-            None if self._control is None else self._aggregates(place, self._phase, self._control, planned=place == 0)
-        )
+        control = None if self._control is None else self._aggregates(place, self._phase, self._control)
         found: dict[VariationId, Comparison | NotEnoughData] = {}
         for arm in self._treatments():
             if control is None:
@@ -145,7 +146,7 @@ class _Answer:
             elif self._question.experiment.allocation_strategy == "segment":
                 comparison = BY_SEGMENT
             else:
-                treatment = self._aggregates(place, self._phase, arm, planned=place == 0)
+                treatment = self._aggregates(place, self._phase, arm)
                 comparison = figures.compared(metric, control, treatment, self._plan)
             found[self._question.variations[arm]] = comparison
         return found
@@ -186,13 +187,12 @@ class _Answer:
         self, place: int, phase: int, arm: int, aggregates: Aggregates | NotEnoughData | None = None
     ) -> VariationResult:
         id = self._question.variations[arm]
-        sums = self._measured.totals(place).get((phase, arm), Sums())
         return VariationResult(
             variation_id=id,
             variation_name=self._question.names.get(id),
             is_control=arm == self._control,
-            n=sums.n,
-            open_windows=sums.open,
+            n=self._sums(place, phase, arm).n,
+            open_windows=self._measured.totals(place).get((phase, arm), Sums()).open,
             value=figures.value_of(self._aggregates(place, phase, arm) if aggregates is None else aggregates),
         )
 
@@ -294,7 +294,8 @@ class _Answer:
 
     def _population(self) -> dict[str, int]:
         present = [each for each in self._measured.subjects if each.phase == self._phase]
-        counts, totals = self._counts(self._phase), self._measured.totals(0)
+        counts = self._counts(self._phase)
+        totals = {arm: self._measured.totals(0).get((self._phase, arm), Sums()) for arm in self._arms}
         return {
             "exposed": sum(each.n for each in present),
             "counted": sum(counts.get(arm, 0) for arm in self._arms),
@@ -303,7 +304,8 @@ class _Answer:
             "forced": self._measured.forced,
             "of_former_variations": sum(n for arm, n in counts.items() if arm not in self._arms),
             "of_earlier_phases": sum(each.n for each in self._measured.subjects if each.phase < self._phase),
-            "open_windows": sum(totals.get((self._phase, arm), Sums()).open for arm in self._arms),
+            "open_windows": sum(sums.open for sums in totals.values()),
+            "after_horizon": sum(sums.n - self._sums(0, self._phase, arm).n for arm, sums in totals.items()),
         }
 
     def _summary(self, arm: int) -> ArmSummary:

@@ -20,6 +20,7 @@ LEFT_OUT = {
     "of_earlier_phases": "of earlier phases",
     "of_former_variations": "in former variations",
     "open_windows": "still in their window",
+    "after_horizon": "after the horizon",
 }
 STYLES = {"ship": "bold green", "harmful": "bold red", "rollback": "bold red", "blocked": "bold yellow"}
 UNITS = {"share": "%", "seconds": "s"}

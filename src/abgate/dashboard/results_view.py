@@ -40,6 +40,7 @@ POPULATION: Mapping[str, str] = {
     "crossovers": "seen in several variations",
     "forced": "forced assignments, never counted",
     "open_windows": "still in their window",
+    "after_horizon": "after the horizon, not in the primary metric",
     "of_former_variations": "in variations taken out since",
     "of_earlier_phases": "of earlier phases",
 }
