@@ -626,7 +626,7 @@ def rows_of_analyses() -> Iterator[Row]:
         ({"primary": UNKNOWN["met"]}, f"primary|there is no metric {UNKNOWN['met']}"),
         ({"primary": "nothing_of_ours"}, "primary|there is no metric"),
         ({"primary": "{flag}"}, "primary"),
-        ({"primary": "{archived_metric}"}, "primary|is archived"),
+        ({"primary": "{archived_metric}"}, "primary|is archived; take an active one"),
         ({"secondary": ["{metric}", "{metric}"]}, "secondary[1]|twice"),
         ({"secondary": ["login_success"]}, "secondary[0]|login_success is given twice"),
         ({"secondary": ["lockout_rate"] * 21}, "secondary|length <= 20"),

@@ -92,4 +92,4 @@ def _check_metric(field: str, id: MetricId, metrics: Mapping[MetricId, Metric]) 
     if id not in metrics:
         raise InvalidInput(field, f"there is no metric {id}; GET /metrics lists them")
     if metrics[id].status == "archived":
-        raise InvalidInput(field, f"the metric {id} is archived")
+        raise InvalidInput(field, f"the metric {id} is archived; take an active one, GET /metrics lists them")
