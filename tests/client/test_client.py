@@ -1,5 +1,6 @@
 """The client in process, against real servers that are killed, restarted, and away."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -134,6 +135,20 @@ def test_a_server_that_is_killed_and_comes_back_is_followed_again(
     assert client.dropped == 0
     assert [path.name for path in tmp_path.iterdir()] == ["snapshot.json"]
     assert footer(client) in ("default", "treatment")
+
+
+def test_a_file_of_another_server_gives_way_to_the_servers_own_of_the_same_number(
+    prepared: tuple[Server, str, Any], tmp_path: Path
+) -> None:
+    server, key, _ = prepared
+    file = tmp_path / "snapshot.json"
+    with Client(server.url, key, bootstrap=file) as client:
+        assert client.wait_until_ready()
+        until(file.exists)
+    document = json.loads(file.read_bytes())
+    file.write_text(json.dumps(document | {"experiments": [], "feature_flags": []}))
+    with Client(server.url, key, bootstrap=file) as client:
+        until(lambda: client.evaluate("footer", DEVICE) is not None)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"version":2}', None])

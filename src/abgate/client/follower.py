@@ -32,6 +32,8 @@ class Follower:
         self._is_away = False
         self.loaded = threading.Event()
         self.snapshot: Snapshot | None = None
+        # Of what this server gave: a file may be another one's, whose numbers say nothing here.
+        self._number: int | None = None
         if bootstrap is not None:
             self._read_file(bootstrap)
         self._thread = threading.Thread(target=self._follow, name="abgate-client-follower", daemon=True)
@@ -72,10 +74,6 @@ class Follower:
                     break
                 self._stopping.wait(0.05)
 
-    @property
-    def _number(self) -> int | None:
-        return None if self.snapshot is None else self.snapshot.number
-
     def _fetch(self) -> None:
         document = self._connection.fetch_snapshot(self._number)
         if document is None:
@@ -88,6 +86,7 @@ class Follower:
 
     def _take(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self._number = snapshot.number
         self.loaded.set()
         self._on_news(snapshot)
 
