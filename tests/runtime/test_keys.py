@@ -113,6 +113,22 @@ def test_browsers_are_told_which_origins_may_ask(server: Server) -> None:
         assert evaluate(server, key, Origin=origin).status_code == 403
 
 
+def test_pages_can_read_why_they_are_refused(server: Server) -> None:
+    key = create(server, "client", ORIGIN)
+    wait_until(server, key, lambda status: status == 200)
+    wrong = httpx.post(
+        server.url + EVALUATE, json=CONTEXT, headers={"Authorization": "Bearer abk_no", "Origin": ORIGIN}
+    )
+    too_large = httpx.post(
+        server.url + EVALUATE, content=b" " * 70_000, headers={"Authorization": f"Bearer {key}", "Origin": ORIGIN}
+    )
+    for answer, status in ((wrong, 401), (too_large, 413)):
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, ORIGIN)
+    elsewhere = {"Authorization": "Bearer abk_no", "Origin": "https://evil.example"}
+    answer = httpx.post(server.url + EVALUATE, json=CONTEXT, headers=elsewhere)
+    assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (401, False)
+
+
 @pytest.mark.parametrize(
     ("target", "status"),
     [

@@ -28,11 +28,12 @@ from abgate.asgi import (
     header,
     json_answer,
     read_body,
+    refusal_answer,
     send_bytes,
 )
 from abgate.core.assignment import Assignment, Subjects
 from abgate.core.compiled import CompiledExperiment
-from abgate.core.errors import InsufficientScope, InvalidInput
+from abgate.core.errors import InsufficientScope, InvalidInput, Refusal
 from abgate.core.evaluation import (
     DEFAULT_FLOW,
     Evaluation,
@@ -145,12 +146,11 @@ class OfrepEndpoint:
             await self._answer_preflight(scope, origin, send)
             return
         check_method(scope, "POST")
-        principal = await self._authenticate(header(scope, b"host"), _credential(scope))
-        cors = _cors(principal, origin)
-        body = await read_body(scope, receive, limit=BODY_LIMIT)
-        await self._catch_up(principal.tenant, _told_number(scope))
-        known = header(scope, b"if-none-match")
-        await send_bytes(send, *self._answer(principal.tenant, _key(scope), known, body, cors))
+        try:
+            answer = await self._answer_once_verified(scope, receive, origin)
+        except (Refusal, WrongRequest) as refusal:
+            answer = self._refusal(refusal, header(scope, b"host"), origin)
+        await send_bytes(send, *answer)
 
     def answering(self, scope: Scope) -> AtOnce:
         """Return the function that answers requests of this head, by their bodies, from memory alone.
@@ -163,12 +163,29 @@ class OfrepEndpoint:
         told, key, known = _told_number(scope), _key(scope), header(scope, b"if-none-match")
 
         def answer(body: bytes) -> Answer | None:
-            principal = self._recognize(host, credential)
-            if principal is None or self._is_behind(principal.tenant, told):
-                return None
-            return self._answer(principal.tenant, key, known, body, _cors(principal, origin))
+            try:
+                principal = self._recognize(host, credential)
+                if principal is None or self._is_behind(principal.tenant, told):
+                    return None
+                return self._answer(principal.tenant, key, known, body, _cors(principal, origin))
+            except (Refusal, WrongRequest) as refusal:
+                return self._refusal(refusal, host, origin)
 
         return answer
+
+    async def _answer_once_verified(self, scope: Scope, receive: Receive, origin: str | None) -> Answer:
+        principal = await self._authenticate(header(scope, b"host"), _credential(scope))
+        cors = _cors(principal, origin)
+        body = await read_body(scope, receive, limit=BODY_LIMIT)
+        await self._catch_up(principal.tenant, _told_number(scope))
+        return self._answer(principal.tenant, _key(scope), header(scope, b"if-none-match"), body, cors)
+
+    def _refusal(self, refusal: Refusal | WrongRequest, host: str | None, origin: str | None) -> Answer:
+        """Return the refusal so that a page that may ask can read it; it would see a failed connection otherwise."""
+        status, body, headers = refusal_answer(refusal)
+        if origin is not None and self._keys.admits_origin(self._tenant_of(host), origin):
+            headers = [*headers, *_origin_headers(origin)]
+        return status, body, headers
 
     def _answer(self, tenant: str, key: str, known: str | None, body: bytes, cors: _Pairs) -> Answer:
         try:
