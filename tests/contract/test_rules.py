@@ -916,6 +916,25 @@ def test_what_is_just_within_the_limits_is_taken(unlimited: httpx.Client) -> Non
     assert made(text, "string") == text
 
 
+def test_an_archived_experiment_outlives_its_flag(unlimited: httpx.Client) -> None:
+    flag = make_flag(unlimited, variations=2, active=True)
+    experiment = make_experiment(unlimited, flag, status="archived")
+    path = f"/experiments/{experiment['id']}"
+    sent(unlimited, "DELETE", f"/feature-flags/{flag['id']}", status=204)
+    kept = sent(unlimited, "GET", path)
+    assert sent(unlimited, "POST", f"{path}/status", {"status": "archived"}) == kept
+    assert sent(unlimited, "PATCH", path, {"status": "archived"}) == kept
+    blockers = sent(unlimited, "POST", f"{path}/validate")["errors"]
+    assert [blocker["code"] for blocker in blockers] == ["feature_flag_not_active", *2 * ["variation_not_from_flag"]]
+    for method, where, body, code, words in [
+        ("PATCH", path, {"name": "renamed"}, "field_not_editable", "name|archived"),
+        ("POST", f"{path}/status", {"status": "active"}, "invalid_status_transition", "archived|final"),
+        ("POST", f"{path}/rollout", {"variation_id": flag["variations"][0]["id"]}, "invalid_body", "variation_id"),
+    ]:
+        check_refusal(unlimited.request(method, where, json=body), 400, code, words)
+    assert sent(unlimited, "GET", path) == kept
+
+
 @pytest.mark.parametrize("size", [1_000_001, 5_000_000])
 def test_a_body_over_a_megabyte_is_refused_by_its_length_and_in_chunks(world: World, size: int) -> None:
     before = world.fingerprint("")

@@ -186,7 +186,7 @@ def expected_codes(experiment: Experiment, refers_to: References, rivals: int) -
     usable = {each.id for each in refers_to.segments.values() if each.status == "active"}
     named = [each.segment_id for each in allocations if each.segment_id is not UNSET]
     count = {
-        "feature_flag_not_active": refers_to.feature_flag.status != "active",
+        "feature_flag_not_active": refers_to.feature_flag is None or refers_to.feature_flag.status != "active",
         "experiment_missing_allocations": allocations == [],
         "variation_not_from_flag": [each.variation_id in refers_to.variations for each in allocations].count(False),
         "experiment_missing_control": [each.is_control for each in allocations].count(True) != 1,

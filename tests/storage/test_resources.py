@@ -7,6 +7,7 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 from sqlalchemy import Engine, select
 
+from abgate.core.allocation import References
 from abgate.core.errors import Conflict, NotFound
 from abgate.core.experiment import FeatureFlagSnapshot
 from abgate.core.feature_flag import ArrayParameter, NumberParameter, ObjectParameter, Override, StringParameter
@@ -282,9 +283,8 @@ def test_references_are_the_flag_with_its_variations_and_the_segments_that_there
 
 
 def test_references_to_a_flag_that_is_not_there(engine: Engine) -> None:
-    with reading(engine) as connection, pytest.raises(NotFound) as refusal:
-        experiments.references(connection, TENANT, flag_id(), ())
-    assert refusal.value.code == "feature_flag_not_found"
+    with reading(engine) as connection:
+        assert experiments.references(connection, TENANT, flag_id(), ()) == References(None, {}, {})
 
 
 def test_no_segments_at_all_are_found_without_asking(engine: Engine) -> None:

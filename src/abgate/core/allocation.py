@@ -60,9 +60,12 @@ class Allocation(Struct, frozen=True, kw_only=True):
 
 
 class References(Struct, frozen=True):
-    """What an experiment refers to, loaded in the same transaction. Segments that are not there are left out."""
+    """What an experiment refers to, loaded in the same transaction. What is not there is None or left out.
 
-    feature_flag: FeatureFlag
+    Only an archived experiment can be without its feature flag, which may be deleted from then on.
+    """
+
+    feature_flag: FeatureFlag | None
     variations: Mapping[VariationId, Variation]
     segments: Mapping[SegmentId, Segment]
 

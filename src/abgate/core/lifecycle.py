@@ -181,11 +181,11 @@ def _transition(
 def _activated(
     experiment: Experiment, references: References, *, rivals: Sequence[Rival], now: Timestamp
 ) -> Experiment:
+    flag = references.feature_flag
     blockers = readiness(experiment, references, rivals=rivals)
-    if blockers:
+    if flag is None or blockers:
         listed = " ".join(f"{blocker.code}: {blocker.message}" for blocker in blockers)
         raise RuleBroken(f"status: the experiment cannot be activated. {listed}", code=blockers[0].code)
-    flag = references.feature_flag
     is_first = experiment.started_at is UNSET
     level = experiment.current_level
     if is_first and experiment.levels is not UNSET:

@@ -41,7 +41,7 @@ def names_in(references: References) -> Names:
     """Return the names of what an experiment refers to, where that is loaded already."""
     flag, variations, segments = references.feature_flag, references.variations, references.segments
     return Names(
-        {flag.id: flag.name},
+        {} if flag is None else {flag.id: flag.name},
         {id: variation.name for id, variation in variations.items()},
         {id: segment.name for id, segment in segments.items()},
     )

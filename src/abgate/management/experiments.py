@@ -64,6 +64,8 @@ def create_experiment(caller: Caller, data: CreateExperiment) -> ExperimentAnswe
     with caller.writing() as connection:
         named = referenced_segments(data.allocations or [])
         references = experiments.references(connection, caller.tenant, data.feature_flag_id, named)
+        if references.feature_flag is None:
+            raise NotFound("feature_flag", data.feature_flag_id)
         experiment = draft_experiment(data, references, id=caller.new_id("exp"), now=caller.now)
         experiments.add(connection, caller.author, experiment)
     return experiment_answer(experiment, names_in(references), caller.generation)

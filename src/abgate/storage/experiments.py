@@ -120,9 +120,10 @@ def remove(connection: Connection, author: Author, experiment: Experiment) -> No
 def references(
     connection: Connection, tenant: str, feature_flag_id: FeatureFlagId, segment_ids: Collection[SegmentId]
 ) -> References:
-    """Return what an experiment on this flag with these segments refers to. Raises `NotFound` for the flag."""
+    """Return what an experiment on this flag with these segments refers to."""
+    flag = feature_flags.find(connection, tenant, feature_flag_id)
     return References(
-        feature_flag=feature_flags.get(connection, tenant, feature_flag_id).value,
+        feature_flag=None if flag is None else flag.value,
         variations={
             variation.id: variation for variation in feature_flags.list_variations(connection, tenant, feature_flag_id)
         },

@@ -20,10 +20,15 @@ _DELETE_VARIATIONS = delete(variations).where(
 
 def get(connection: Connection, tenant: str, id: FeatureFlagId) -> Stored[FeatureFlag]:
     """Return the flag. Raises `NotFound`."""
-    stored = rows.find(connection, feature_flags, FeatureFlag, tenant, id)
+    stored = find(connection, tenant, id)
     if stored is None:
         raise NotFound("feature_flag", id)
     return stored
+
+
+def find(connection: Connection, tenant: str, id: FeatureFlagId) -> Stored[FeatureFlag] | None:
+    """Return the flag, or None."""
+    return rows.find(connection, feature_flags, FeatureFlag, tenant, id)
 
 
 def list_page(
