@@ -212,9 +212,8 @@ def rows_of_names() -> Iterator[Row]:
     }
     for kind, (path, body) in CREATIONS.items():
         for name, rule in wrong.items():
-            words = rule if "\0" in name else f"name|{rule}"
-            yield bad("POST", path, body | {"name": name}, words)
-            yield bad("PATCH", PATCHES[kind], {"name": name}, words)
+            yield bad("POST", path, body | {"name": name}, f"name: |{rule}")
+            yield bad("PATCH", PATCHES[kind], {"name": name}, f"name: |{rule}")
         for name in (None, 7, ["x"]):
             yield bad("POST", path, body | {"name": name}, "name|Expected `str`")
             yield bad("PATCH", PATCHES[kind], {"name": name}, "name|Expected `str`")
@@ -840,20 +839,22 @@ FLAG = b'{"name": "a new flag", "parameters": {"on": {"type": "%b", "value": %b}
         (NAME % b'"\xed\xa0\x80"', "UTF-8"),
         (NAME % b'"\xc0\x80"', "UTF-8"),
         ('{"name": "a new segment"}'.encode("utf-16"), "UTF-8"),
-        (NAME % b'"\\ud800"', "surrogate"),
-        (NAME % b'"\\u0000"', "NUL"),
+        (NAME % b'"\\ud800"', "rules[0].match.country[0]: |surrogate"),
+        (NAME % b'"\\u0000"', "rules[0].match.country[0]: |NUL"),
         (NAME % b'"\x00"', "JSON"),
-        (b'{"na\\u0000me": 1}', "NUL"),
+        (b'{"na\\u0000me": 1}', "na\ufffdme: |NUL"),
+        (b'{"na\\ud800me": 1}', "na?me: |surrogate"),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "?: |twice"),
         (b'{"name": "one", "name": "two"}', "name|twice"),
         (b'{"rules": [{"match": {"country": ["a"], "country": ["b"]}}]}', "country|twice"),
         (NAME % b"NaN", "NaN"),
         (NAME % b"Infinity", "Infinity"),
         (NAME % b"-Infinity", "Infinity"),
-        (NAME % b"1e400", "too large"),
+        (NAME % b"1e400", "rules[0].match.country[0]: |too large"),
         (NAME % b"-1e400", "too large"),
-        (NAME % b"9223372036854775808", "64 bits"),
+        (NAME % b"9223372036854775808", "rules[0].match.country[0]: |64 bits"),
         (NAME % b"-9223372036854775809", "64 bits"),
-        (NAME % (b"9" * 5000), ""),
+        (NAME % (b"9" * 5000), "64 bits"),
         (b"[" * 65 + b"]" * 65, "64 levels"),
         (b"[" * 100_000 + b"]" * 100_000, "64 levels"),
         (b"[" * 900_000, "64 levels"),

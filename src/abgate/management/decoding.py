@@ -40,13 +40,16 @@ def _parsed(raw: bytes) -> Any:
         raise InvalidInput("", "the body is empty; send a JSON object")
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
-        _check_value(value, 0)
+        _check_value(value, [])
     except UnicodeDecodeError:
         raise InvalidInput("", "the body is not valid UTF-8") from None
     except RecursionError:
         raise InvalidInput("", f"the body is nested deeper than {MAX_DEPTH} levels") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise InvalidInput("", f"the body is not valid JSON: {error}") from None
+    except ValueError:
+        # Python reads no integer of more than 4,300 digits.
+        raise InvalidInput("", "an integer is past 64 bits") from None
     return value
 
 
@@ -65,29 +68,34 @@ def _refuse_constant(name: str) -> None:
     raise InvalidInput("", f"{name} is not a JSON number")
 
 
-def _check_value(value: Any, depth: int) -> None:
+def _check_value(value: Any, path: list[str | int]) -> None:
+    """Raise `InvalidInput` unless `value`, which stands at `path`, is one that every reader reads alike."""
     if isinstance(value, str):
-        _check_text(value)
+        _check_text(value, path)
     elif isinstance(value, dict | list):
-        if depth == MAX_DEPTH:
+        if len(path) == MAX_DEPTH:
             raise RecursionError
-        if isinstance(value, dict):
-            for name in value:
-                _check_text(name)
-            value = value.values()
-        for item in value:
-            _check_value(item, depth + 1)
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            path.append(key)
+            if isinstance(key, str):
+                _check_text(key, path)
+            _check_value(item, path)
+            path.pop()
     elif isinstance(value, float) and not math.isfinite(value):
-        raise InvalidInput("", "a number is too large for a double")
+        raise InvalidInput(_named(path), "the number is too large for a double")
     elif isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER:
-        raise InvalidInput("", "an integer is past 64 bits")
+        raise InvalidInput(_named(path), "the integer is past 64 bits")
 
 
-def _check_text(text: str) -> None:
+def _check_text(text: str, path: list[str | int]) -> None:
     if "\x00" in text:
-        raise InvalidInput("", "a string holds a NUL character")
+        raise InvalidInput(_named(path), "must not hold a NUL character")
     if _HALF_OF_A_PAIR.search(text):
-        raise InvalidInput("", "a string holds half of a surrogate pair")
+        raise InvalidInput(_named(path), "must not hold half of a surrogate pair")
+
+
+def _named(path: list[str | int]) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
 
 
 def _with_known_key(value: Any, type_: Any, message: str) -> str:

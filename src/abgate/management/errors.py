@@ -81,8 +81,8 @@ def _invalid(error: ValidationException) -> InvalidInput:
 
 
 def _answer(status: int, message: str, code: str, headers: dict[str, str]) -> Response[ErrorAnswer]:
-    # A NUL comes with such a name too, where no body holds one: in a query.
-    message = message.replace("\x00", "\ufffd")
+    # It repeats names that came with the request, which may hold what no answer may: a NUL, half of a surrogate pair.
+    message = message.replace("\x00", "\ufffd").encode(errors="replace").decode()
     if len(message) > MAX_MESSAGE:
         message = message[:MAX_MESSAGE] + "…"
     return Response(
