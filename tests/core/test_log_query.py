@@ -109,6 +109,8 @@ def test_dates(text: str, start: tuple[int, ...] | None, end: tuple[int, ...] | 
         ("type:s type:f", "AND or OR must stand before 'type'"),
         ("type:s && type:f", "AND or OR must stand before '&&'"),
         ("(type:s", "a parenthesis is not closed"),
+        ('(type:s ")"', "AND or OR must stand before ')'"),
+        ('type:(s OR ")"', "a parenthesis is not closed"),
         ("type:s)", "a parenthesis is closed that was not opened"),
         ("()", "a term is missing before )"),
         ("type:()", "type: a value is missing"),

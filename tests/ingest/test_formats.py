@@ -155,6 +155,8 @@ def test_where_subjects_are_looked_for(kind: str, field: str) -> None:
         (b"null", "JSON object"),
         ({}, "none of the known shapes"),
         ({"data": {}}, "none of the known shapes"),
+        ({"log_id": "1", "data": {"kind": "s"}}, "data: its fields are 'kind'"),
+        (CLOUD | {"data": {"kind": "s"}}, "data: its fields are 'kind'"),
         ({"event": ""}, "none of the known shapes"),
         ({"type": ""}, "type: must not be empty"),
         ({"type": None}, "type: must not be empty"),
@@ -166,19 +168,30 @@ def test_where_subjects_are_looked_for(kind: str, field: str) -> None:
         ({"type": "s", "date": "2026-02-30T00:00:00Z"}, "date: must be a date"),
         ({"type": "s", "user_id": 5}, "user_id: must be a string"),
         ({"type": "s", "device_id": "x" * 257}, "device_id: must have at most 256"),
-        ({"type": "s", "subjects": {"device": {}}}, "device: must be a string"),
+        ({"type": "s", "subjects": {"device": {}}}, "subjects.device: must be a string"),
+        ({"event": "paid", "value": "9.99"}, "value: must be a number"),
+        ({"event": "paid", "value": True}, "value: must be a number"),
         ({"type": "s", "log_id": 5}, "log_id: must be a string"),
         ({"log_id": "x" * 257, "data": {"type": "s"}}, "log_id: must have at most"),
-        ({"type": "s", "x": "x" * 270_000}, "at most 256 KB, this one has 263 KB"),
+        ({"type": "s", "x": "x" * 270_000}, "at most 256 KB, this one has 264 KB"),
         (CLOUD | {"specversion": "0.3", "data": {"type": "s"}}, "only CloudEvents 1.0"),
         (CLOUD | {"id": "", "data": {"type": "s"}}, "needs `source` and `id`"),
         (CLOUD | {"source": 5, "data": {"type": "s"}}, "source: must be a string"),
+        (CLOUD | {"time": "soon", "data": {"type": "s"}}, "time: must be a date"),
         (CLOUD | {"data": "text"}, "data: a CloudEvent's data"),
         (CLOUD, "data: a CloudEvent's data"),
     ],
 )
 def test_what_is_no_event_is_told_why(event: Any, words: str) -> None:
     assert words in refused(event)
+
+
+def test_an_event_has_at_most_64_levels() -> None:
+    def nested(levels: int) -> Any:
+        return {"type": "s", "x": [[] for _ in range(99)]} if levels == 3 else {"type": "s", "x": nested(levels - 1)}
+
+    assert taken(nested(64)).data["x"] == nested(63)
+    assert "nested too deeply: an event has at most 64 levels" in refused(nested(65))
 
 
 def test_a_cloud_event_inside_another_is_an_event_of_its_own_type() -> None:

@@ -279,6 +279,9 @@ def test_what_may_have_been_purged_is_not_taken_again(engine: Engine) -> None:
         taken(10 * DAY - 1, DAYS)
     with pytest.raises(NotAnEvent, match=r"date: 0001-01-01T00:00:00\.000Z is before"):
         taken(-2100 * 366 * DAY, DAYS)
+    # Before anything was purged, nobody is told that it was.
+    with pytest.raises(NotAnEvent, match=r"is before 1970-01-01T00:00:00\.000Z\. No login is so old"):
+        Admission().admit(DEFAULT_TENANT, event("a", -2100 * 366 * DAY), now)
     # Also when logs are kept for longer again, or for ever.
     for days in (0, 90):
         with pytest.raises(NotAnEvent, match="ABGATE_LOG_RETENTION_DAYS"):

@@ -152,7 +152,7 @@ class _Parser:
         while True:
             if self._is_word("AND"):
                 self._taken()
-            elif self._next.kind == "end" or self._next.text == ")" or self._is_word("OR"):
+            elif self._next.kind == "end" or self._is_close() or self._is_word("OR"):
                 return queries[0] if len(queries) == 1 else And(tuple(queries))
             elif not self._is_search:
                 raise _Wrong(f"AND or OR must stand before {self._next.text[:60]!r}")
@@ -177,8 +177,9 @@ class _Parser:
     def _one_of(self, field: str | None, token: _Token, depth: int) -> Query:
         if token.text == "(" and token.kind == "bracket":
             query = self._either(field, depth + 1)
-            if self._taken().text != ")":
+            if not self._is_close():
                 raise _Wrong("a parenthesis is not closed")
+            self._taken()
             return query
         if token.kind in ("end", "bracket") or (token.kind == "word" and token.text in ("AND", "OR", "NOT")):
             raise _Wrong(f"a term is missing before {token.text}" if field is None else f"{field}: a value is missing")
@@ -200,6 +201,9 @@ class _Parser:
         if self._is_search and token.kind == "word" and parts[-1]:
             parts = (*parts, "")
         return Match(fields, parts, self._is_search)
+
+    def _is_close(self) -> bool:
+        return self._next.kind == "bracket" and self._next.text == ")"
 
     def _is_word(self, word: str) -> bool:
         return self._next.kind == "word" and self._next.text == word

@@ -23,10 +23,13 @@ class Admission(Struct, frozen=True):
         """Return the event as it is to be stored. Raises `NotAnEvent` when it is too old."""
         since = self.retention.taken_since(now)
         if event.at < since:
-            raise NotAnEvent(
-                f"date: {to_timestamp(event.at)} is before {to_timestamp(since)}. Events of that age are purged here "
-                "(ABGATE_LOG_RETENTION_DAYS), and one that was here already would come twice."
+            why = (
+                "Events of that age are purged here (ABGATE_LOG_RETENTION_DAYS), and one that was here already would "
+                "come twice."
+                if since
+                else "No login is so old: see to the clock of whoever sends it."
             )
+            raise NotAnEvent(f"date: {to_timestamp(event.at)} is before {to_timestamp(since)}. {why}")
         return self.redaction.redacted(tenant, event)
 
 

@@ -40,6 +40,8 @@ from abgate.ingest.formats.envelope import (
 __all__ = ["NotAnEvent", "read", "split"]
 
 MAX_EVENT_BYTES = 256 * 1024
+MAX_DEPTH = 64
+"""Levels of nesting: what is deeper can be read at one place and not at the next, and nobody comes past it."""
 
 KNOWN = (
     "a tenant-log event (`type`), a tracked event (`event`), a CloudEvent (`specversion`), an event of Keycloak "
@@ -64,8 +66,10 @@ def split(body: bytes) -> list[bytes]:
 def read(raw: bytes, *, now: Microseconds | None, make_log_id: Callable[[], str]) -> AuthEvent:
     """Return the event; one without a date is of `now`, if that is given. Raises `NotAnEvent` saying what is wrong."""
     if len(raw) > MAX_EVENT_BYTES:
-        raise NotAnEvent(f"An event must be at most {MAX_EVENT_BYTES >> 10} KB, this one has {len(raw) >> 10} KB.")
+        raise NotAnEvent(f"An event must be at most {MAX_EVENT_BYTES >> 10} KB, this one has {-(-len(raw) >> 10)} KB.")
     given = _decoded(raw, Object)
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _is_deeper(given, MAX_DEPTH):
+        raise NotAnEvent(f"This is nested too deeply: an event has at most {MAX_DEPTH} levels.")
     envelope = _opened(given)
     data = envelope.data
     if "type" in data:
@@ -74,12 +78,16 @@ def read(raw: bytes, *, now: Microseconds | None, make_log_id: Callable[[], str]
         type_ = TRACKED
         data = {"type": TRACKED} | data
     else:
-        raise NotAnEvent(f"Its fields are {_named(given)}. That is none of the known shapes: {KNOWN}.")
+        whose = "Its fields are" if data is given else "data: its fields are"
+        raise NotAnEvent(f"{whose} {_named(data)}. That is none of the known shapes: {KNOWN}.")
     log_id = envelope.log_id or text(data, "log_id", MAX_LOG_ID_LENGTH) or envelope.id
-    date = text(data, "date", 64) or envelope.date or _of_now(now)
+    own_date = text(data, "date", 64)
+    date = own_date or envelope.date or _of_now(now)
+    if type_ == TRACKED:
+        _check_value(data.get("value"))
     return AuthEvent(
         log_id=log_id or make_log_id(),
-        at=moment(date),
+        at=moment(date, name="date" if own_date else "time"),
         type=type_,
         event=text(data, "event", MAX_NAME_LENGTH) if type_ == TRACKED else None,
         client_id=text(data, "client_id", MAX_NAME_LENGTH),
@@ -124,13 +132,29 @@ def _cloud_event_log_id(source: str, id: str) -> str:
 def _identifier(data: Object, kind: str) -> str | None:
     found = text(data, f"{kind}_id", MAX_SUBJECT_LENGTH) or _in_details(data.get("details"), f"{kind}_id")
     subjects = data.get("subjects")
-    return found or (text(subjects, kind, MAX_SUBJECT_LENGTH) if isinstance(subjects, dict) else None) or None
+    if found or not isinstance(subjects, dict):
+        return found or None
+    name = f"subjects.{kind}"
+    return text({name: subjects.get(kind)}, name, MAX_SUBJECT_LENGTH) or None
 
 
 def _in_details(details: object, name: str) -> str | None:
     # Details are each server's own, so what does not look like an identifier there is something else.
     found = details.get(name) if isinstance(details, dict) else None
     return found if isinstance(found, str) and len(found) <= MAX_SUBJECT_LENGTH else None
+
+
+def _check_value(value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise NotAnEvent("value: must be a number; metrics count no other.")
+
+
+def _is_deeper(given: Object, levels: int) -> bool:
+    level: list[Object | list[Any]] = [given]
+    for _ in range(levels):
+        inner = (each for outer in level for each in (outer.values() if isinstance(outer, dict) else outer))
+        level = [each for each in inner if isinstance(each, dict | list)]
+    return bool(level)
 
 
 def _named(given: Object) -> str:

@@ -73,9 +73,9 @@ def milliseconds(given: Object, name: str) -> str | None:
     return to_timestamp(value * 1000)
 
 
-def moment(text: str) -> Microseconds:
-    """Return an ISO 8601 date and time. Raises `NotAnEvent`."""
+def moment(text: str, *, name: str) -> Microseconds:
+    """Return the ISO 8601 date and time of the field `name`. Raises `NotAnEvent`."""
     try:
         return parse_moment(text)
     except ValueError:
-        raise NotAnEvent("date: must be a date and time as in 2026-01-31T12:00:00.000Z (ISO 8601).") from None
+        raise NotAnEvent(f"{name}: must be a date and time as in 2026-01-31T12:00:00.000Z (ISO 8601).") from None
