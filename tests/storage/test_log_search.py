@@ -222,3 +222,12 @@ def test_searching_by_experiment_type_user_or_id_walks_no_table(engine: Engine, 
         plan = [str(row[-1]) for row in rows]
     assert not [step for step in plan if step.startswith("SCAN") or "Seq Scan" in step], plan
     assert any("INDEX" in step.upper() for step in plan), plan
+
+
+@pytest.mark.parametrize("written", ["true", "false"])
+def test_what_is_true_or_false_is_searched_as_json_writes_it(engine: Engine, written: str) -> None:
+    log(
+        engine,
+        *({"log_id": id, "type": "s", "second": 0, "details": {"mfa": id == "true"}} for id in ("true", "false")),
+    )
+    assert ids(engine, f"details.mfa:{written}") == [written]

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    case,
     cast,
     false,
     func,
@@ -157,7 +158,10 @@ class _Statement:
         path = field.split(".")
         if self._is_sqlite:
             quoted = "".join(f'."{name}"' for name in path)
-            return cast(func.json_extract(auth_events.c.body, f"${quoted}"), Text)
+            place = (auth_events.c.body, f"${quoted}")
+            found, kind = cast(func.json_extract(*place), Text), func.json_type(*place, type_=Text())
+            # Of true and false it makes 1 and 0.
+            return case((kind.in_(("true", "false")), kind), else_=found) if path[0] == "details" else found
         # PostgreSQL refuses the NUL that JSON may hold, escaped.
         body = cast(func.replace(auth_events.c.body, "\\u0000", "\\ufffd"), postgresql.JSONB)
         return body.op("#>>", return_type=Text())(bindparam(None, path, type_=postgresql.ARRAY(String), unique=True))
