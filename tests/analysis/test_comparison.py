@@ -141,7 +141,7 @@ def test_a_lift_over_nothing_is_missing() -> None:
 @pytest.mark.parametrize(
     ("control", "treatment", "words"),
     [
-        (Proportion(0, 0), B, "No subject was exposed to the control yet."),
+        (Proportion(0, 0), B, "No subject of the control counts yet."),
         (Proportion(1000, 1000), Proportion(1000, 999), "0.5 failures"),
         (mean(29, 8.0, 3.0), mean(400, 8.0, 3.0), "The control has 29 subjects; the test needs 30."),
         (covaried(400, 8.0, 8.0, 0.5), covaried(29, 8.0, 8.0, 0.5), "The treatment has 29 subjects"),

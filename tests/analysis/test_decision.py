@@ -236,7 +236,7 @@ def test_too_little_data_is_an_outcome_of_its_own() -> None:
     assert decision.outcome == "not_enough_data"
     assert told(decision) == [("not_enough_data", "login_success", id) for id in ("var_b", "var_c")]
     assert [reason.numbers for reason in decision.reasons] == [{}, {}]
-    assert "login_success of var_c: No subject was exposed to the treatment yet." in words(decision.reasons)
+    assert "login_success of var_c: No subject of the treatment counts yet." in words(decision.reasons)
 
 
 def test_without_a_treatment_there_is_nothing_to_compare() -> None:

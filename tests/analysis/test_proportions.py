@@ -61,8 +61,8 @@ def test_interval_and_p_value_are_what_they_claim(a: Proportion, b: Proportion, 
 @pytest.mark.parametrize(
     ("a", "b", "why"),
     [
-        (Proportion(0, 0), Proportion(10, 5), "exposed to the control"),
-        (Proportion(10, 5), Proportion(0, 0), "exposed to the treatment"),
+        (Proportion(0, 0), Proportion(10, 5), "of the control counts"),
+        (Proportion(10, 5), Proportion(0, 0), "of the treatment counts"),
         (Proportion(1000, 1000), Proportion(1000, 1000), "0.0 failures"),
         (Proportion(1000, 0), Proportion(1000, 0), "0.0 successes"),
         (Proportion(1000, 4), Proportion(1000, 5), "4.5 successes"),

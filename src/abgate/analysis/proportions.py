@@ -37,7 +37,7 @@ def lack_of_counts(a: Proportion, b: Proportion) -> NotEnoughData | None:
     """Return why the normal approximation does not hold, or None."""
     for name, arm in (("control", a), ("treatment", b)):
         if arm.n == 0:
-            return NotEnoughData(f"No subject was exposed to the {name} yet.")
+            return NotEnoughData(f"No subject of the {name} counts yet.")
     pooled = a + b
     rarest = min(pooled.successes, pooled.failures) * min(a.n, b.n) / pooled.n
     if rarest < MIN_EXPECTED:

@@ -1,0 +1,96 @@
+"""What is changed at the pages: the rest stays, whoever may not is not asked to, and past experiments stay readable."""
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.contract.things import make_experiment, make_flag, make_segment, sent
+from tests.dashboard.signed_in import signed_in
+from tests.server import Server
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with signed_in(server) as client:
+        yield client
+
+
+def fields_of(html: str) -> dict[str, str]:
+    """Return what the form with this HTML sends when nothing is typed, but for text areas and what has no choice."""
+    form = html[html.index('id="form"') :].partition("</form>")[0]
+    sent = dict(re.findall(r'<input type="(?:hidden|text|range)"[^>]* name="([^"]+)"[^>]* value="([^"]*)"', form))
+    sent |= dict(re.findall(r'<input type="radio" name="([^"]+)" value="([^"]*)" checked', form))
+    sent |= {name: "on" for name in re.findall(r'<input type="checkbox" name="([^"]+)" checked', form)}
+    for name, options in re.findall(r'<select[^>]* name="([^"]+)"[^>]*>(.*?)</select>', form, re.DOTALL):
+        chosen = re.search(r'value="([^"]*)" selected', options)
+        assert chosen is not None, name
+        sent[name] = chosen[1]
+    return sent
+
+
+def test_segments_keep_their_order_when_something_else_is_edited(client: httpx.Client, server: Server) -> None:
+    with server.client() as api:
+        flag = make_flag(api, variations=2, active=True)
+        control, treatment = (each["id"] for each in flag["variations"])
+        last, first = make_segment(api), make_segment(api)
+        allocations = [
+            {"variation_id": control, "is_fallback": True, "is_control": True},
+            {"variation_id": control, "segment_id": last["id"], "priority": 20, "is_control": True},
+            {"variation_id": treatment, "segment_id": first["id"], "priority": 10, "is_control": False},
+        ]
+        made = make_experiment(api, flag, allocation_strategy="segment", allocations=allocations)
+        path = f"/experiments/{made['id']}"
+        saved = client.post(f"{path}/edit", data=fields_of(client.get(f"{path}/edit").text) | {"description": "Why."})
+        assert "Your changes were saved" in saved.text
+        edited = sent(api, "GET", path)
+    tried = sorted((each["priority"], each["segment_id"]) for each in edited["allocations"] if "segment_id" in each)
+    assert [segment for _, segment in tried] == [first["id"], last["id"]]
+    assert edited["description"] == "Why."
+
+
+def test_a_wrong_default_is_told_beside_its_own_field_when_a_parameter_before_it_is_taken_out(
+    client: httpx.Client, server: Server
+) -> None:
+    with server.client() as api:
+        flag = make_flag(api)
+    typed = {"action": "save", "name": flag["name"]}
+    typed |= {"parameters.0.name": "", "parameters.0.type": "string", "parameters.0.value": "off"}
+    typed |= {"parameters.1.name": "count", "parameters.1.type": "number", "parameters.1.value": "many"}
+    page = client.post(f"/feature-flags/{flag['id']}", data=typed)
+    assert page.status_code == 400
+    wrong = re.search(r'<input type="text" id="([^"]+)" name="[^"]+" value="many"[^>]* aria-invalid="true"', page.text)
+    assert wrong is not None
+    assert f'id="{wrong[1]}-wrong">must be a number' in page.text
+
+
+def test_an_archived_experiment_is_shown_when_its_flag_is_gone(client: httpx.Client, server: Server) -> None:
+    with server.client() as api:
+        ended, never_begun = (make_experiment(api, status=status) for status in ("completed", "archived"))
+        sent(api, "POST", f"/experiments/{ended['id']}/status", {"status": "archived"})
+        for made in (ended, never_begun):
+            sent(api, "DELETE", f"/feature-flags/{made['feature_flag_id']}", status=204)
+            page = client.get(f"/experiments/{made['id']}")
+            assert page.status_code == 200
+            assert "which was deleted" in page.text
+    assert client.get(f"/experiments/{ended['id']}/results").status_code == 200
+
+
+def test_a_viewer_is_not_sent_to_forms(server: Server) -> None:
+    with server.client() as api:
+        flag = make_flag(api, variations=2)
+        empty = make_experiment(api, allocations=[])
+    with signed_in(server, role="viewer") as viewer:
+        for path in ("/", f"/experiments/{empty['id']}", "/feature-flags", f"/feature-flags/{flag['id']}", "/segments"):
+            page = viewer.get(path)
+            assert page.status_code == 200
+            assert not re.search(r'href="/(experiments|segments)/(new|[^"]*/edit)', page.text), path
+
+
+def test_a_digit_that_is_no_number_is_no_fault(client: httpx.Client, server: Server) -> None:
+    with server.client() as api:
+        made = make_experiment(api, status="active", levels=[5, 100])
+    assert client.get("/logs?page=²").status_code == 200
+    refused = client.post(f"/experiments/{made['id']}", data={"action": "advance", "level": "²"})
+    assert refused.status_code == 400
