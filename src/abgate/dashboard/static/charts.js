@@ -167,7 +167,7 @@ function shares({ rows }, width) {
     marginLeft: room,
     marginRight: 20,
     marginBottom: 40,
-    x: { label: "share of subjects, %", domain: [0, Math.max(...rows.flatMap((row) => [row.planned, row.observed]), 10) * 1.1], grid: true, labelAnchor: "center", labelArrow: "none" },
+    x: { label: "share of subjects, %", domain: [0, Math.min(100, Math.max(...rows.flatMap((row) => [row.planned, row.observed]), 10) * 1.1)], grid: true, labelAnchor: "center", labelArrow: "none" },
     y: axis,
     marks: [
       Plot.barX(numbered, { y: "index", x: "observed", fill: (row) => color(row.color), insetTop: 2, insetBottom: 2 }),
