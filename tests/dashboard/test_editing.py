@@ -22,7 +22,7 @@ def fields_of(html: str) -> dict[str, str]:
     form = html[html.index('id="form"') :].partition("</form>")[0]
     sent = dict(re.findall(r'<input type="(?:hidden|text|range)"[^>]* name="([^"]+)"[^>]* value="([^"]*)"', form))
     sent |= dict(re.findall(r'<input type="radio" name="([^"]+)" value="([^"]*)" checked', form))
-    sent |= {name: "on" for name in re.findall(r'<input type="checkbox" name="([^"]+)" checked', form)}
+    sent |= dict.fromkeys(re.findall(r'<input type="checkbox" name="([^"]+)" checked', form), "on")
     for name, options in re.findall(r'<select[^>]* name="([^"]+)"[^>]*>(.*?)</select>', form, re.DOTALL):
         chosen = re.search(r'value="([^"]*)" selected', options)
         assert chosen is not None, name

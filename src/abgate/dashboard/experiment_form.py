@@ -1,6 +1,7 @@
 """The form of a new experiment: what was typed, and the bodies that the operations take made of it."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
@@ -112,6 +113,7 @@ def form_of(experiment: Experiment, variations: Iterable[Variation]) -> Experime
     rows = [VariationRow(each.name, [], each.id, _weight(by_id.get(each.id)), each.id in by_id) for each in variations]
     places = {row.id: str(index) for index, row in enumerate(rows)}
     control = next((each.variation_id for each in experiment.allocations if each.is_control), "")
+    in_turn = sorted(experiment.allocations, key=_priority)
     return ExperimentForm(
         name=experiment.name,
         description=experiment.description or "",
@@ -121,9 +123,14 @@ def form_of(experiment: Experiment, variations: Iterable[Variation]) -> Experime
         variations=rows,
         control=places.get(control, "0"),
         strategy=experiment.allocation_strategy,
-        segments=[SegmentRow(_segment(each), places.get(each.variation_id, "0")) for each in experiment.allocations],
+        segments=[SegmentRow(_segment(each), places.get(each.variation_id, "0")) for each in in_turn],
         levels="" if not experiment.levels else ", ".join(map(str, experiment.levels)),
     )
+
+
+def _priority(allocation: Allocation) -> float:
+    # Whoever gets what is left over comes last.
+    return math.inf if isinstance(allocation.priority, msgspec.UnsetType) else allocation.priority
 
 
 def _segment(allocation: Allocation) -> str:
@@ -207,7 +214,7 @@ def _allocations(form: ExperimentForm, ids: list[str], errors: Errors) -> list[d
         ]
     made = []
     for index, row in enumerate(form.segments):
-        place = int(row.variation) if row.variation.isdigit() and int(row.variation) < len(ids) else 0
+        place = int(row.variation) if row.variation.isdecimal() and int(row.variation) < len(ids) else 0
         item: dict[str, Any] = {"variation_id": ids[place], "is_control": form.control == str(place)}
         if row.segment_id == EVERYONE_ELSE:
             item["is_fallback"] = True

@@ -98,7 +98,7 @@ def change_rows(rows: list[RuleRow], change: str) -> None:
     """Add or take away a rule or a condition: ``add rule``, ``add line 0``, ``remove line 0 1``."""
     verb, _, rest = change.partition(" ")
     kind, *places = rest.split(" ")
-    numbers = [int(each) for each in places if each.isdigit()]
+    numbers = [int(each) for each in places if each.isdecimal()]
     if kind == "rule" and verb == "add":
         rows.append(RuleRow([Line()]))
     elif not numbers or numbers[0] >= len(rows):

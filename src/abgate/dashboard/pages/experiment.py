@@ -15,7 +15,7 @@ from abgate.dashboard.figures import figures_of
 from abgate.dashboard.rendering import download, redirect, render
 from abgate.dashboard.visits import Visit
 from abgate.management import experiments, feature_flags
-from abgate.management.bodies import AdvanceRamp, ExperimentAnswer, RollOut, UpdateExperimentStatus
+from abgate.management.bodies import AdvanceRamp, ExperimentAnswer, FeatureFlagAnswer, RollOut, UpdateExperimentStatus
 from abgate.management.results import get_results
 
 MAX_ENTRIES = 200
@@ -145,7 +145,7 @@ def _act(visit: Visit, id: str, action: str) -> str:
         return done
     if action == "advance":
         level = visit.form.get("level", "")
-        experiments.advance_ramp(caller, id, AdvanceRamp(int(level) if level.isdigit() else -1))
+        experiments.advance_ramp(caller, id, AdvanceRamp(int(level) if level.isdecimal() else -1))
         return "advanced"
     if action == "roll-out":
         experiments.roll_out_variation(caller, id, RollOut(visit.form.get("variation", "")))
@@ -159,10 +159,11 @@ def _act(visit: Visit, id: str, action: str) -> str:
 
 def _show(visit: Visit, id: str, *, refused: str = "", status: int = 200) -> Response[str]:
     experiment = experiments.get_experiment(visit.caller, id)
-    flag = feature_flags.get_feature_flag(visit.caller, experiment.feature_flag_id)
-    variations = {each.id: each for each in feature_flags.list_variations(visit.caller, flag.id).variations}
+    flag = _flag(visit, experiment)
+    listed = [] if flag is None else feature_flags.list_variations(visit.caller, flag.id).variations
+    variations = {each.id: each for each in listed}
     history = experiments.list_experiment_history(visit.caller, id, take=MAX_ENTRIES)
-    served = variations.get(flag.served_variation_id or "")
+    served = None if flag is None else variations.get(flag.served_variation_id or "")
     return render(
         visit,
         "experiment.html",
@@ -172,12 +173,20 @@ def _show(visit: Visit, id: str, *, refused: str = "", status: int = 200) -> Res
         variations=variations,
         served=served,
         next_level=_next_level(experiment),
-        readiness=experiments.validate_experiment(visit.caller, id),
+        readiness=None if experiment.status == "archived" else experiments.validate_experiment(visit.caller, id),
         query=_asked(visit).query,
         entries=[timeline.entry_of(each) for each in history.changes],
         done=DONE,
         refused=refused,
     )
+
+
+def _flag(visit: Visit, experiment: ExperimentAnswer) -> FeatureFlagAnswer | None:
+    """Return the experiment's feature flag; of one that is archived it may have been deleted."""
+    try:
+        return feature_flags.get_feature_flag(visit.caller, experiment.feature_flag_id)
+    except NotFound:
+        return None
 
 
 def _next_level(experiment: ExperimentAnswer) -> int | None:

@@ -10,7 +10,7 @@ from abgate.core.errors import InvalidInput, Refusal
 from abgate.core.feature_flag import merged_config
 from abgate.dashboard import experiment_form as f
 from abgate.dashboard.errors import field_and_rule
-from abgate.dashboard.experiment_form import Errors, ParameterRow
+from abgate.dashboard.experiment_form import Errors, ExperimentForm, ParameterRow
 from abgate.dashboard.rendering import redirect, render
 from abgate.dashboard.visits import Visit
 from abgate.management import experiments, feature_flags
@@ -104,10 +104,15 @@ def _change(visit: Visit, id: str, action: str, errors: Errors) -> str:
     return "saved"
 
 
-def _save(visit: Visit, id: str, errors: Errors) -> None:
+def _read_form(visit: Visit) -> ExperimentForm:
+    """Return what was typed, without the parameters that have no name."""
     form = f.read_form(visit.fields)
     form.parameters = [row for row in form.parameters if row.name]
-    body: dict[str, Any] = f.flag_body(form, errors)
+    return form
+
+
+def _save(visit: Visit, id: str, errors: Errors) -> None:
+    body: dict[str, Any] = f.flag_body(_read_form(visit), errors)
     body |= {
         "name": visit.form.get("name", "").strip(),
         "description": visit.form.get("description", "").strip() or None,
@@ -140,7 +145,7 @@ def _field(visit: Visit, action: str, field: str) -> str:
     if which is not None and field:
         return f"{which}.{field.removeprefix('overrides.').removesuffix('.value')}"
     if verb == "save" and field:
-        return f.field_on_form(f.read_form(visit.fields), field, of="flag").replace("flag_name", "name")
+        return f.field_on_form(_read_form(visit), field, of="flag").replace("flag_name", "name")
     return ""
 
 
@@ -160,7 +165,7 @@ def _show_list(visit: Visit, parameters: list[ParameterRow], errors: Errors, *, 
 def _show(visit: Visit, id: str, errors: Errors, *, status: int = 200) -> Response[str]:
     flag = feature_flags.get_feature_flag(visit.caller, id)
     variations = feature_flags.list_variations(visit.caller, id).variations
-    typed = f.read_form(visit.fields).parameters if visit.form.get("action") == "save" else f.parameters_of(flag)
+    typed = _read_form(visit).parameters if visit.form.get("action") == "save" else f.parameters_of(flag)
     return render(
         visit,
         "feature_flag.html",

@@ -18,7 +18,7 @@ def show_logs(visit: Visit) -> Response[str]:
     """Show a page of the events that are searched for, the newest first; followed live, as htmx asks for them anew."""
     query = visit.query.get("q", "").strip()
     number = visit.query.get("page", "0")
-    page = int(number) if number.isdigit() and len(number) < 6 else 0
+    page = int(number) if number.isdecimal() and len(number) < 6 else 0
     rows: list[dict[str, Any]] = []
     wrong, status = "", 200
     try:

@@ -150,7 +150,7 @@ def change_rows(form: ExperimentForm, change: str) -> None:
         }
         if kind in new:
             rows.insert(len(rows) - 1 if kind == "segments" else len(rows), new[kind])
-    elif verb == "remove" and place.isdigit() and int(place) < len(rows) > 1:
+    elif verb == "remove" and place.isdecimal() and int(place) < len(rows) > 1:
         rows.pop(int(place))
         if kind == "parameters":
             for row in form.variations:

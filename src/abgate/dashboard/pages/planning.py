@@ -44,7 +44,7 @@ def _body(visit: Visit) -> dict[str, Any]:
         "rate": _number(visit, "plan_rate", "a percentage such as 82") / 100,
         "relative_effect": _number(visit, "plan_effect", "a percentage such as 2") / 100,
     }
-    weights = [int(row.weight) for row in form.variations if row.weight.isdigit() and row.weight != "0"]
+    weights = [int(row.weight) for row in form.variations if row.weight.isdecimal() and row.weight != "0"]
     if form.strategy != "segment" and len(weights) > 1 and sum(weights) == 100:
         body["weights"] = weights
     if visit.form.get("plan_per_day", "").strip():
