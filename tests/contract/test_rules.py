@@ -584,7 +584,7 @@ def rows_of_metrics() -> Iterator[Row]:
         ({"window": 1.5}, "window|int"),
         ({"direction": "up"}, "direction|decrease, increase"),
         ({"value": "count"}, "value|does not go with the kind proportion"),
-        ({"value": "sum:"}, "value"),
+        ({"value": "sum:"}, "value|must be count, missing, seconds_to_first, or sum:"),
         ({"kind": "mean"}, "value|is required with the kind mean"),
         ({"kind": "mean", "value": "each:value"}, "value|count, sum:<field>, first:<field>, seconds_to_first"),
         ({"kind": "quantile", "value": "count", "quantile": "p50"}, "value|seconds_to_first, each:<field>"),
@@ -787,6 +787,7 @@ def check_refusal(answer: httpx.Response, status: int, code: str, words: str = "
     assert refusal["statusCode"] == status
     assert refusal["error"] == httpx.codes.get_reason_phrase(status)
     assert refusal["errorCode"] == code or code == "*", refusal["message"]
+    assert "regex" not in refusal["message"]
     for word in filter(None, words.split("|")):
         assert word in refusal["message"]
     check_rate_limit(answer)

@@ -41,7 +41,7 @@ VALUES: Mapping[MetricKind, tuple[str, ...]] = {
 }
 """What a subject's outcome may be, by the kind; none where it is whether a matching event came."""
 
-_TEXT = Annotated[str, Meta(min_length=1, max_length=256, pattern="^[^\\x00]*$")]
+EventText = Annotated[str, Meta(min_length=1, max_length=256, pattern="^[^\\x00]*$")]
 
 
 class EventField(Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,8 +57,8 @@ class EventFilter(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     `client_id`, `connection` and `organization_id` are the event's own, other attributes those of the first exposure.
     """
 
-    types: Annotated[list[_TEXT], Meta(min_length=1, max_length=50)] | None = None
-    event: _TEXT | None = None
+    types: Annotated[list[EventText], Meta(min_length=1, max_length=50)] | None = None
+    event: EventText | None = None
     where: Conditions | None = None
     fields: Annotated[list[EventField], Meta(min_length=1, max_length=5)] | None = None
 
