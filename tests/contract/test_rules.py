@@ -313,9 +313,9 @@ def rows_of_flags() -> Iterator[Row]:
     for name, status, code, words in [
         ("empty", "active", "feature_flag_requires_variations", "at least 2|0"),
         ("single", "active", "feature_flag_requires_variations", "at least 2|1"),
-        ("flag", "draft", "invalid_status_transition", "active|draft"),
-        ("archived_flag", "active", "invalid_status_transition", "archived|active"),
-        ("archived_flag", "draft", "invalid_status_transition", "archived|draft"),
+        ("flag", "draft", "invalid_status_transition", "active|draft|can become archived"),
+        ("archived_flag", "active", "invalid_status_transition", "archived|active|final"),
+        ("archived_flag", "draft", "invalid_status_transition", "archived|draft|final"),
         ("flag", "paused", "invalid_body", "status|active, archived, draft"),
         ("flag", 1, "invalid_body", "status"),
     ]:
@@ -480,6 +480,8 @@ def wrong_segment_allocations() -> Iterator[tuple[Any, str]]:
     for priority in (0, -1, 1.5, "1", 1_000_001):
         yield [targeted | {"priority": priority}], "allocations[0].priority"
     yield [targeted, fallback, targeted], "allocations[2].priority|same priority"
+    last = targeted | {"priority": 1_000_000}
+    yield [targeted | {"priority": None}, fallback, last], "allocations[0].priority|required|1000000"
     yield [targeted, fallback | {"segment_id": "{segment}"}], "allocations[1].segment_id|fallback"
     yield [targeted, fallback | {"priority": 2}], "allocations[1].priority|fallback"
     yield [targeted | {"variation_id": "{foreign}"}], "allocations[0].variation_id|feature flag"

@@ -13,6 +13,7 @@ from abgate.core.segment import Rule, Segment
 
 T = TypeVar("T")
 MAX_ALLOCATIONS = 20
+MAX_PRIORITY = 1_000_000
 AllocationStrategy = Literal["percentage", "segment"]
 
 
@@ -23,7 +24,7 @@ class AllocationInput(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     is_control: bool
     weight: Annotated[int, Meta(ge=0, le=100)] | None = None
     segment_id: SegmentId | None = None
-    priority: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    priority: Annotated[int, Meta(ge=1, le=MAX_PRIORITY)] | None = None
     is_fallback: bool | None = None
 
 
@@ -143,10 +144,12 @@ def _check_unique(values: Sequence[str | int | None], name: str, rule: str) -> N
 def _with_priorities(items: Sequence[AllocationInput]) -> list[Allocation]:
     highest = max((item.priority for item in items if item.priority is not None), default=0)
     allocations = []
-    for item in items:
+    for index, item in enumerate(items):
         priority = item.priority
         if priority is None and item.segment_id is not None:
             highest = priority = highest + 1
+            if highest > MAX_PRIORITY:
+                raise InvalidInput(f"allocations[{index}].priority", f"is required: none is left after {MAX_PRIORITY}")
         allocations.append(
             Allocation(
                 variation_id=item.variation_id,

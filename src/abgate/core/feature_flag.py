@@ -219,8 +219,11 @@ def _transition(flag: FeatureFlag, status: FeatureFlagStatus, *, variation_count
     if status == flag.status:
         return flag
     if (flag.status, status) not in TRANSITIONS:
+        targets = [to for since, to in sorted(TRANSITIONS) if since == flag.status]
         raise RuleBroken(
-            f"status: a feature flag cannot move from {flag.status} to {status}.", code="invalid_status_transition"
+            f"status: a feature flag cannot move from {flag.status} to {status}; "
+            + (f"from here it can become {' or '.join(targets)}." if targets else "this status is final."),
+            code="invalid_status_transition",
         )
     if status == "active" and variation_count < MIN_VARIATIONS_TO_ACTIVATE:
         raise RuleBroken(
