@@ -50,6 +50,39 @@ def test_segments_keep_their_order_when_something_else_is_edited(client: httpx.C
     assert edited["description"] == "Why."
 
 
+def test_what_somebody_else_saved_meanwhile_is_not_replaced_unseen(client: httpx.Client, server: Server) -> None:
+    with server.client() as api:
+        made, segment, flag = make_experiment(api), make_segment(api), make_flag(api, variations=1)
+        rule = {"rules.0.0.attribute": "country", "rules.0.0.operator": "is", "rules.0.0.values": "DE"}
+        variation = flag["variations"][0]
+        of_flag = {"parameters.0.name": "prompt", "parameters.0.type": "string", "parameters.0.value": "off"}
+        edits: list[tuple[str, str, str, str, dict[str, str]]] = [
+            ("/experiments/{}/edit", made["id"], f"/experiments/{made['id']}", "name", {}),
+            ("/segments/{}", segment["id"], f"/segments/{segment['id']}", "name", {"action": "save"} | rule),
+            ("/feature-flags/{}", flag["id"], f"/feature-flags/{flag['id']}", "name", {"action": "save"} | of_flag),
+            (
+                "/feature-flags/{}", flag["id"], f"/feature-flags/{flag['id']}/variations/{variation['id']}",
+                f"{variation['id']}.name", {"action": f"save-variation {variation['id']}"},
+            ),
+        ]  # fmt: skip
+        for page, id, resource, name, typed in edits:
+            path = page.format(id)
+            opened = client.get(path).text
+            form = next(each for each in opened.split("<form") if f'name="{name}"' in each)
+            kept = fields_of('id="form"' + form)
+            sent(api, "PATCH", resource, {"description": "Of somebody else."})
+            refused = client.post(path, data=kept | typed | {name: "typed by me"})
+            assert refused.status_code == 409, path
+            assert "Somebody else changed this" in refused.text
+            assert 'value="typed by me"' in refused.text
+            assert sent(api, "GET", resource)["description"] == "Of somebody else."
+            form = next(each for each in refused.text.split("<form") if f'name="{name}"' in each)
+            again = fields_of('id="form"' + form)
+            assert again["seen"] > kept["seen"]
+            assert client.post(path, data=again | typed).status_code == 200
+            assert sent(api, "GET", resource)["name"] == "typed by me"
+
+
 def test_a_wrong_default_is_told_beside_its_own_field_when_a_parameter_before_it_is_taken_out(
     client: httpx.Client, server: Server
 ) -> None:

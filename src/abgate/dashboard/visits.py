@@ -9,7 +9,7 @@ from litestar import Request, Response
 from litestar.datastructures import State
 from msgspec import Struct
 
-from abgate.core.errors import InsufficientScope, InvalidInput
+from abgate.core.errors import Conflict, InsufficientScope, InvalidInput
 from abgate.core.ids import timestamp
 from abgate.core.principal import Principal
 from abgate.dashboard.roles import csrf_token, is_csrf_token, principal_of, read_signed
@@ -100,6 +100,16 @@ async def read_fields(request: AnyRequest) -> tuple[tuple[str, str], ...]:
 def check_same_origin(request: AnyRequest) -> None:
     """Raise `InvalidInput` when the browser says that another site sent the form."""
     _check_origin(request, True)
+
+
+def check_seen(visit: Visit, updated_at: str) -> None:
+    """Raise `Conflict` when what a form was made of was changed since; the form, shown again, then knows of it."""
+    if visit.form.get("seen", updated_at) != updated_at:
+        raise Conflict(
+            "Somebody else changed this after you had opened it, and the history says what. What you typed is still "
+            "here: save again to have it replace what they saved.",
+            code="conflict",
+        )
 
 
 def session_key(request: AnyRequest) -> bytes:

@@ -10,7 +10,8 @@ from abgate.dashboard.errors import field_and_rule
 from abgate.dashboard.experiment_form import Errors, ExperimentForm
 from abgate.dashboard.pages.new_experiment import active_segments, change_rows
 from abgate.dashboard.rendering import redirect, render
-from abgate.dashboard.visits import Visit
+from abgate.dashboard.together import together
+from abgate.dashboard.visits import Visit, check_seen
 from abgate.management import experiments, feature_flags
 from abgate.management.bodies import ExperimentAnswer, UpdateExperiment
 from abgate.management.decoding import decode
@@ -31,14 +32,17 @@ def save_edit(visit: Visit, id: str) -> Response[str]:
         change_rows(form, change)
         return _show(visit, experiment, form, {})
     errors: Errors = {}
-    body = f.update_body(form, list(experiment.editable_fields or []), errors)
-    if not errors:
-        try:
-            experiments.update_experiment(visit.caller, id, decode(msgspec.json.encode(body), UpdateExperiment))
-        except Refusal as refusal:
-            field, rule = field_and_rule(refusal)
-            errors[f.field_on_form(form, field, of="experiment") if field else ""] = rule
-            return _show(visit, experiment, form, errors, status=STATUSES[type(refusal)])
+    try:
+        with together(visit.caller) as caller:
+            experiment = experiments.get_experiment(caller, id)
+            check_seen(visit, experiment.updated_at)
+            body = f.update_body(form, list(experiment.editable_fields or []), errors)
+            if not errors:
+                experiments.update_experiment(caller, id, decode(msgspec.json.encode(body), UpdateExperiment))
+    except Refusal as refusal:
+        field, rule = field_and_rule(refusal)
+        errors[f.field_on_form(form, field, of="experiment") if field else ""] = rule
+        return _show(visit, experiment, form, errors, status=STATUSES[type(refusal)])
     if errors:
         return _show(visit, experiment, form, errors, status=400)
     return redirect(visit, f"/experiments/{id}?done=saved")
@@ -52,6 +56,7 @@ def _show(
         "edit_experiment.html",
         id=experiment.id,
         name=experiment.name,
+        updated_at=experiment.updated_at,
         status=status,
         experiment_status=experiment.status,
         editable=experiment.editable_fields,

@@ -12,7 +12,8 @@ from abgate.dashboard import experiment_form as f
 from abgate.dashboard.errors import field_and_rule
 from abgate.dashboard.experiment_form import Errors, ExperimentForm, ParameterRow
 from abgate.dashboard.rendering import redirect, render
-from abgate.dashboard.visits import Visit
+from abgate.dashboard.together import together
+from abgate.dashboard.visits import Visit, check_seen
 from abgate.management import experiments, feature_flags
 from abgate.management.bodies import CreateFeatureFlag, CreateVariation, UpdateFeatureFlag, UpdateVariation
 from abgate.management.decoding import decode
@@ -90,7 +91,9 @@ def _change(visit: Visit, id: str, action: str, errors: Errors) -> str:
         body = _variation_body(visit, id, variation_id, errors)
         if not errors:
             changes = decode(msgspec.json.encode(body), UpdateVariation)
-            feature_flags.update_variation(caller, id, variation_id, changes)
+            with together(caller) as joined:
+                check_seen(visit, feature_flags.get_variation(joined, id, variation_id).updated_at)
+                feature_flags.update_variation(joined, id, variation_id, changes)
     elif verb == "delete-variation":
         visit.principal.require("delete:experimentation")
         feature_flags.delete_variation(caller, id, variation_id)
@@ -117,13 +120,15 @@ def _save(visit: Visit, id: str, errors: Errors) -> None:
         "name": visit.form.get("name", "").strip(),
         "description": visit.form.get("description", "").strip() or None,
     }
-    known = feature_flags.get_feature_flag(visit.caller, id).parameters
-    for name, parameter in body["parameters"].items():
-        # The form does not show it, and a parameter is replaced whole.
-        if name in known and known[name].description is not None:
-            parameter["description"] = known[name].description
-    if not errors:
-        feature_flags.update_feature_flag(visit.caller, id, decode(msgspec.json.encode(body), UpdateFeatureFlag))
+    with together(visit.caller) as caller:
+        flag = feature_flags.get_feature_flag(caller, id)
+        check_seen(visit, flag.updated_at)
+        for name, parameter in body["parameters"].items():
+            # The form does not show it, and a parameter is replaced whole.
+            if name in flag.parameters and flag.parameters[name].description is not None:
+                parameter["description"] = flag.parameters[name].description
+        if not errors:
+            feature_flags.update_feature_flag(caller, id, decode(msgspec.json.encode(body), UpdateFeatureFlag))
 
 
 def _variation_body(visit: Visit, id: str, which: str, errors: Errors) -> dict[str, Any]:
@@ -176,6 +181,7 @@ def _show(visit: Visit, id: str, errors: Errors, *, status: int = 200) -> Respon
             {
                 "id": each.id,
                 "name": each.name,
+                "updated_at": each.updated_at,
                 "values": {name: f.value_text(override.value) for name, override in each.overrides.items()},
                 "config": merged_config(flag.parameters, each.overrides),
             }

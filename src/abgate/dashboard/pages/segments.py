@@ -12,7 +12,8 @@ from abgate.dashboard import segment_form as f
 from abgate.dashboard.errors import field_and_rule
 from abgate.dashboard.rendering import redirect, render
 from abgate.dashboard.segment_form import RuleRow
-from abgate.dashboard.visits import Visit
+from abgate.dashboard.together import together
+from abgate.dashboard.visits import Visit, check_seen
 from abgate.management import experiments, segments
 from abgate.management.bodies import CreateSegment, SegmentAnswer, UpdateSegment
 from abgate.management.decoding import decode
@@ -88,7 +89,10 @@ def _save(visit: Visit, segment: SegmentAnswer | None) -> Response[str]:
         if segment is None:
             made = segments.create_segment(visit.caller, decode(raw, CreateSegment))
             return redirect(visit, f"/segments/{made.id}?done=created")
-        segments.update_segment(visit.caller, segment.id, decode(raw, UpdateSegment))
+        with together(visit.caller) as caller:
+            segment = segments.get_segment(caller, segment.id)
+            check_seen(visit, segment.updated_at)
+            segments.update_segment(caller, segment.id, decode(raw, UpdateSegment))
     except Refusal as refusal:
         field, rule = field_and_rule(refusal)
         return _show(visit, segment, rows, {f.field_on_form(field, rows): rule}, status=STATUSES[type(refusal)])
