@@ -90,6 +90,7 @@ class World:
         single = make_flag(self.client, variations=1)
         full = make_flag(self.client, variations=20)
         archived = make_flag(self.client, variations=2, active=True)
+        of_archived = make_experiment(self.client, archived, status="completed")
         sent(self.client, "POST", f"/feature-flags/{archived['id']}/status", {"status": "archived"})
         served = make_flag(self.client, variations=2, active=True)
         served_id = served["variations"][1]["id"]
@@ -105,6 +106,8 @@ class World:
             "last": single["variations"][0]["id"],
             "full": full["id"],
             "archived_flag": archived["id"],
+            "archived_flags_variation": archived["variations"][1]["id"],
+            "of_archived_flag": of_archived["id"],
             "served": served["id"],
             "served_variation": served_id,
         }
@@ -566,6 +569,8 @@ def rows_of_ramps() -> Iterator[Row]:
     for status in ("active", "draft"):
         path = f"/experiments/{{{status}}}/rollout"
         yield bad("POST", path, {"variation_id": "{foreign}"}, "variation_id|feature flag")
+    path, body = "/experiments/{of_archived_flag}/rollout", {"variation_id": "{archived_flags_variation}"}
+    yield bad("POST", path, body, "archived|serves nobody", code="feature_flag_not_active")
     path = "/experiments/{draft}/rollout"
     yield bad("POST", path, {"variation_id": "{control}"}, "draft|completed", code="invalid_status_transition")
 

@@ -129,10 +129,17 @@ def roll_out(
 ) -> Experiment:
     """Return `experiment` completed, so that the flag may serve `variation_id` to everyone; a completed one as it is.
 
-    Raises `InvalidInput` when the variation is not the flag's, `RuleBroken` when the experiment cannot be completed.
+    Raises `InvalidInput` when the variation is not the flag's, `RuleBroken` when the flag is archived
+    (``feature_flag_not_active``) or the experiment cannot be completed.
     """
     if variation_id not in references.variations:
         raise InvalidInput("variation_id", "must be one of the variations of the experiment's feature flag")
+    if references.feature_flag is not None and references.feature_flag.status == "archived":
+        raise RuleBroken(
+            "variation_id: cannot be rolled out, since the experiment's feature flag is archived and serves nobody. "
+            "Complete the experiment by its status, and create a new flag with the variation's values.",
+            code="feature_flag_not_active",
+        )
     return revise(experiment, ExperimentChanges(status="completed"), references, rivals=(), now=now)
 
 
