@@ -121,11 +121,15 @@ def test_secrets_stay_when_they_are_left_out_and_never_move_to_another_server(cl
             ),
             "type: Invalid value 'datadog'; must be one of http",
         ),
-        (Made(type="http", sink=sink("ftp://example.com/")), "sink.httpEndpoint"),
+        (Made(type="http", sink=sink("ftp://example.com/")), "sink.httpEndpoint: must be an http or https URL"),
         (Made(type="http", sink=sink("https://u:p@example.com/")), "sink.httpEndpoint: must be an absolute URL"),
         (Made(type="http", sink=sink("https:///x")), "sink.httpEndpoint: must be an absolute URL"),
         (Made(type="http", sink=sink(http_authorization="a\r\nb: c")), "sink.httpAuthorization"),
-        (Made(type="http", sink=sink(http_content_format="XML")), "sink.httpContentFormat"),
+        (
+            Made(type="http", sink=sink(http_content_format="XML")),
+            "sink.httpContentFormat: Invalid enum value 'XML'; must be one of JSONARRAY",
+        ),
+        (Made(type="http", sink=sink(http_authorization="a\nb")), "sink.httpAuthorization: must be printable ASCII"),
         (Made(type="http", sink=sink(), filters=[LogStreamFilter(type="category", name="auth.x")]), "filters[0].name"),
         (Made(type="http", sink=sink(), start_from="yesterday"), "startFrom: must be a date and time"),
         (

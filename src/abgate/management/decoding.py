@@ -137,6 +137,6 @@ def _allowed_values(info: msgspec.inspect.Type, path: list[str]) -> list[str]:
             values = [str(info.tag)]
         case msgspec.inspect.StructType() if path:
             name = path[0].partition("[")[0]
-            types = [field.type for field in info.fields if field.name == name]
+            types = [field.type for field in info.fields if field.encode_name == name]
             values = [value for type_ in types for value in _allowed_values(type_, path[1:])]
     return values
