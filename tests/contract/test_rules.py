@@ -1118,6 +1118,18 @@ def test_past_the_rate_limit_a_token_waits_for_the_next_second(start_server: Sta
         assert one.get("/segments").status_code == 200
 
 
+def test_a_token_has_one_limit_however_its_header_is_spelt(start_server: StartServer) -> None:
+    limited = start_server(environment={"ABGATE_RATE_LIMIT": "3"})
+    with httpx.Client() as client:
+        # As above, it takes some requests until a fourth comes within one second.
+        for spaces in range(1, 200):
+            headers = {"Authorization": f"{'Bearer' if spaces % 2 else 'bearer'}{spaces * ' '}{limited.token()}"}
+            answer = client.get(f"{limited.url}{API}/segments", headers=headers)
+            if answer.status_code != 200:
+                break
+    check_refusal(answer, 429, "too_many_requests")
+
+
 def test_every_answer_says_what_is_left_and_when_it_is_all_back(start_server: StartServer) -> None:
     requests = [
         ("GET", "/segments"),

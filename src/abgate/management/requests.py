@@ -52,8 +52,10 @@ async def admit(connection: Connection, handler: BaseRouteHandler) -> None:
     if principal is None:
         principal = await asyncio.to_thread(state.verifier.verify, tenant, authorization)
     now = time.time()
+    # Of the verified header, what every spelling of it has in common.
+    token = (authorization or "").split()[-1]
     try:
-        connection.state.allowance = state.limiter.take(authorization, now)
+        connection.state.allowance = state.limiter.take(token, now)
     except TooManyRequests:
         connection.state.allowance = state.limiter.exhausted(now)
         raise
