@@ -87,7 +87,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Literal[1, 2],
         Meta(
             description="Generation of the contract in which the Management API answers; "
-            "1 leaves the fields and routes of the second out."
+            "1 leaves the fields of the second and our own routes out."
         ),
     ] = 2
     rate_limit: Annotated[
