@@ -50,6 +50,43 @@ def test_segments_keep_their_order_when_something_else_is_edited(client: httpx.C
     assert edited["description"] == "Why."
 
 
+def test_metrics_are_chosen_in_the_form_of_an_experiment(client: httpx.Client, server: Server) -> None:
+    given = fields_of(client.get("/experiments/new").text) | {"name": "judged by mine", "flag_name": "of mine"}
+    unplanned = client.post("/experiments/new", data=given | {"name": "judged as ever", "flag_name": "of ever"})
+    assert "Set how it is analyzed" not in unplanned.text
+    of_nothing = {name: "" for name in given if re.fullmatch(r"metrics\.\d+\.role", name)}
+    chosen = given | of_nothing | judged(given, "lockout_rate", "primary")
+    chosen |= judged(given, "passkey_enrolled", "secondary")
+    for wrong, words in (
+        (judged(given, "login_success", "guardrail", "little"), 'margin-wrong">must be a percentage such as 10'),
+        (judged(given, "login_success", "guardrail", "300"), 'margin-wrong">'),
+        (judged(given, "lockout_rate", ""), 'id="metrics-wrong">exactly one metric must decide'),
+        (judged(given, "time_to_login", "guardrail", "10"), 'role-wrong">a quantile cannot be a guardrail'),
+    ):
+        refused = client.post("/experiments/new", data=chosen | wrong)
+        assert refused.status_code == 400
+        assert words in refused.text
+    made = client.post("/experiments/new", data=chosen | judged(given, "login_success", "guardrail", "2,5 %"))
+    id = made.url.path.rpartition("/")[2]
+    with server.client() as api:
+        analysis = sent(api, "GET", f"/experiments/{id}/analysis")
+        assert (analysis["primary"], analysis["secondary"]) == ("lockout_rate", ["passkey_enrolled"])
+        assert analysis["guardrails"] == [{"metric": "login_success", "margin": 0.025}]
+
+        sent(api, "PUT", f"/experiments/{id}/analysis", analysis | {"alpha": 0.01, "horizon": {"days": 14}})
+        edited = fields_of(client.get(f"/experiments/{id}/edit").text)
+        client.post(f"/experiments/{id}/edit", data=edited | judged(edited, "failed_login_rate", "guardrail", "10"))
+        after = sent(api, "GET", f"/experiments/{id}/analysis")
+    assert {"metric": "failed_login_rate", "margin": 0.1} in after["guardrails"]
+    assert (after["alpha"], after["horizon"], after["primary"]) == (0.01, {"days": 14}, "lockout_rate")
+
+
+def judged(form: dict[str, str], metric: str, role: str, margin: str = "") -> dict[str, str]:
+    """Return what is typed to give a metric of the form this role."""
+    (at,) = [name.removesuffix(".id") for name, value in form.items() if name.endswith(".id") and value == metric]
+    return {f"{at}.role": role, f"{at}.margin": margin}
+
+
 def test_what_somebody_else_saved_meanwhile_is_not_replaced_unseen(client: httpx.Client, server: Server) -> None:
     with server.client() as api:
         made, segment, flag = make_experiment(api), make_segment(api), make_flag(api, variations=1)
@@ -78,7 +115,7 @@ def test_what_somebody_else_saved_meanwhile_is_not_replaced_unseen(client: httpx
             assert sent(api, "GET", resource)["description"] == "Of somebody else."
             form = next(each for each in refused.text.split("<form") if f'name="{name}"' in each)
             again = fields_of('id="form"' + form)
-            assert again["seen"] > kept["seen"]
+            assert again["seen"] != kept["seen"]
             assert client.post(path, data=again | typed).status_code == 200
             assert sent(api, "GET", resource)["name"] == "typed by me"
 

@@ -13,6 +13,7 @@ from abgate.core.allocation import Allocation
 from abgate.core.errors import InvalidInput
 from abgate.core.experiment import Experiment, Subject
 from abgate.core.feature_flag import FeatureFlag, Variation, parameter_type
+from abgate.dashboard.metric_form import MetricRow, read_rows
 
 NEW = "new"
 TYPES = tuple((each, each) for each in ("boolean", "string", "number", "array", "object"))
@@ -62,6 +63,7 @@ class ExperimentForm(Struct):
     strategy: str = "percentage"
     segments: list[SegmentRow] = field(default_factory=list)
     levels: str = ""
+    metrics: list[MetricRow] = field(default_factory=list)
 
     @property
     def is_new_flag(self) -> bool:
@@ -104,6 +106,7 @@ def read_form(fields: Iterable[tuple[str, str]]) -> ExperimentForm:
     for index in _places(given, "segments"):
         at = f"segments.{index}."
         form.segments.append(SegmentRow(given.get(at + "segment", ""), given.get(at + "variation", "0")))
+    form.metrics = read_rows(given.items())
     return form
 
 

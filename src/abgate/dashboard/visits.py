@@ -102,9 +102,9 @@ def check_same_origin(request: AnyRequest) -> None:
     _check_origin(request, True)
 
 
-def check_seen(visit: Visit, updated_at: str) -> None:
+def check_seen(visit: Visit, present: str) -> None:
     """Raise `Conflict` when what a form was made of was changed since; the form, shown again, then knows of it."""
-    if visit.form.get("seen", updated_at) != updated_at:
+    if visit.form.get("seen", present) != present:
         raise Conflict(
             "Somebody else changed this after you had opened it, and the history says what. What you typed is still "
             "here: save again to have it replace what they saved.",

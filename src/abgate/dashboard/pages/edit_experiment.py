@@ -8,12 +8,14 @@ from abgate.core.errors import Refusal
 from abgate.dashboard import experiment_form as f
 from abgate.dashboard.errors import field_and_rule
 from abgate.dashboard.experiment_form import Errors, ExperimentForm
-from abgate.dashboard.pages.new_experiment import active_segments, change_rows
+from abgate.dashboard.metric_form import ROLES, changed_body, rows_of
+from abgate.dashboard.pages.new_experiment import active_segments, change_rows, every_metric, field_on_form
 from abgate.dashboard.rendering import redirect, render
 from abgate.dashboard.together import together
 from abgate.dashboard.visits import Visit, check_seen
-from abgate.management import experiments, feature_flags
-from abgate.management.bodies import ExperimentAnswer, UpdateExperiment
+from abgate.management import experiments, feature_flags, metrics
+from abgate.management.bodies import ExperimentAnswer, SetAnalysis, UpdateExperiment
+from abgate.management.caller import Caller
 from abgate.management.decoding import decode
 
 
@@ -21,7 +23,9 @@ def show_edit(visit: Visit, id: str) -> Response[str]:
     """Show the form with what the experiment has."""
     experiment = experiments.get_experiment(visit.caller, id)
     variations = feature_flags.list_variations(visit.caller, experiment.feature_flag_id).variations
-    return _show(visit, experiment, f.form_of(experiment, variations), {})
+    form = f.form_of(experiment, variations)
+    form.metrics = rows_of(metrics.get_analysis(visit.caller, id), every_metric(visit.caller))
+    return _show(visit, experiment, form, {})
 
 
 def save_edit(visit: Visit, id: str) -> Response[str]:
@@ -32,20 +36,30 @@ def save_edit(visit: Visit, id: str) -> Response[str]:
         change_rows(form, change)
         return _show(visit, experiment, form, {})
     errors: Errors = {}
+    part = "experiment"
     try:
         with together(visit.caller) as caller:
             experiment = experiments.get_experiment(caller, id)
-            check_seen(visit, experiment.updated_at)
+            check_seen(visit, _last_change(caller, id))
             body = f.update_body(form, list(experiment.editable_fields or []), errors)
+            analysis = changed_body(form.metrics, metrics.get_analysis(caller, id), errors)
             if not errors:
                 experiments.update_experiment(caller, id, decode(msgspec.json.encode(body), UpdateExperiment))
+                part = "analysis"
+                if analysis is not None:
+                    metrics.set_analysis(caller, id, decode(msgspec.json.encode(analysis), SetAnalysis))
     except Refusal as refusal:
         field, rule = field_and_rule(refusal)
-        errors[f.field_on_form(form, field, of="experiment") if field else ""] = rule
+        errors[field_on_form(form, field, of=part) if field else ""] = rule
         return _show(visit, experiment, form, errors, status=STATUSES[type(refusal)])
     if errors:
         return _show(visit, experiment, form, errors, status=400)
     return redirect(visit, f"/experiments/{id}?done=saved")
+
+
+def _last_change(caller: Caller, id: str) -> str:
+    # Unlike `updated_at` it tells of the analysis as well.
+    return str(experiments.list_experiment_history(caller, id, take=1).changes[0].snapshot_number)
 
 
 def _show(
@@ -56,7 +70,8 @@ def _show(
         "edit_experiment.html",
         id=experiment.id,
         name=experiment.name,
-        updated_at=experiment.updated_at,
+        last_change=_last_change(visit.caller, experiment.id),
+        roles=ROLES,
         status=status,
         experiment_status=experiment.status,
         editable=experiment.editable_fields,

@@ -7,21 +7,25 @@ from litestar import Response
 from msgspec import Struct
 
 from abgate.asgi import STATUSES
+from abgate.core.analysis import UNPLANNED
 from abgate.core.errors import InvalidInput, Refusal
 from abgate.core.feature_flag import merged_config
+from abgate.core.metric import Metric
 from abgate.core.readiness import Blocker
 from abgate.dashboard import experiment_form as f
 from abgate.dashboard.errors import field_and_rule
 from abgate.dashboard.experiment_form import Errors, ExperimentForm
 from abgate.dashboard.flows import KNOWN_FLOWS
+from abgate.dashboard.metric_form import ROLES, changed_body, field_of, rows_of
 from abgate.dashboard.rendering import redirect, render
 from abgate.dashboard.together import together
 from abgate.dashboard.visits import Visit
-from abgate.management import experiments, feature_flags, segments
+from abgate.management import experiments, feature_flags, metrics, segments
 from abgate.management.bodies import (
     CreateExperiment,
     CreateFeatureFlag,
     CreateVariation,
+    SetAnalysis,
     UpdateExperimentStatus,
     UpdateFeatureFlagStatus,
 )
@@ -29,6 +33,8 @@ from abgate.management.caller import Caller
 from abgate.management.decoding import decode
 
 MAX_LISTED = 500
+# Each has four fields, and a form at most 2,000.
+MAX_METRICS = 400
 
 
 class Trial(Struct, frozen=True):
@@ -90,7 +96,11 @@ def _attempt(caller: Caller, form: ExperimentForm, *, activate: bool = False, is
             body = _decoded(f.experiment_body(form, flag_id, ids, errors), CreateExperiment)
             id = experiments.create_experiment(joined, body).id
             blockers = experiments.validate_experiment(joined, id).errors
+            part = "analysis"
+            if bodies.analysis is not None:
+                metrics.set_analysis(joined, id, bodies.analysis)
             if activate:
+                part = "experiment"
                 experiments.update_experiment_status(joined, id, UpdateExperimentStatus("active"))
     except Refusal as refusal:
         return Trial(_located(form, refusal, part), STATUSES[type(refusal)])
@@ -113,6 +123,8 @@ class _Bodies:
         # Ids that only have to look like some: the real ones are known once the flag is there.
         ids = [row.id or "var_1" for row in form.variations]
         self._read("experiment", f.experiment_body(form, "flg_1", ids, errors), CreateExperiment)
+        analysis = changed_body(form.metrics, UNPLANNED, errors)
+        self.analysis: Any = None if analysis is None else self._read("analysis", analysis, SetAnalysis)
 
     def _read(self, part: str, body: dict[str, Any], type_: Any) -> Any:
         try:
@@ -129,7 +141,12 @@ def _decoded(body: dict[str, Any], type_: type[Any]) -> Any:
 
 def _located(form: ExperimentForm, refusal: Refusal, part: str) -> Errors:
     field, rule = field_and_rule(refusal)
-    return {f.field_on_form(form, field, of=part) if field else "": rule}
+    return {field_on_form(form, field, of=part) if field else "": rule}
+
+
+def field_on_form(form: ExperimentForm, name: str, *, of: str) -> str:
+    """Return the form's name of what an operation calls `name`, of an analysis as well."""
+    return field_of(form.metrics, name) if of == "analysis" else f.field_on_form(form, name, of=of)
 
 
 def change_rows(form: ExperimentForm, change: str) -> None:
@@ -159,6 +176,11 @@ def change_rows(form: ExperimentForm, change: str) -> None:
         row.values += [""] * (len(form.parameters) - len(row.values))
 
 
+def every_metric(caller: Caller) -> list[Metric]:
+    """Return every metric that an experiment may be judged by."""
+    return metrics.list_metrics(caller, take=MAX_METRICS).metrics
+
+
 def active_segments(caller: Caller) -> list[tuple[str, str]]:
     """Return id and name of every segment that an allocation may be for."""
     found = segments.list_segments(caller, take=MAX_LISTED).segments
@@ -185,6 +207,7 @@ def _show(visit: Visit, form: ExperimentForm, errors: Errors, *, status: int = 2
         form.flag = f.NEW
         blank = f.blank_form()
         form.parameters, form.variations = blank.parameters, blank.variations
+    form.metrics = form.metrics or rows_of(UNPLANNED, every_metric(visit.caller))
     return render(
         visit,
         "new_experiment.html",
@@ -197,6 +220,7 @@ def _show(visit: Visit, form: ExperimentForm, errors: Errors, *, status: int = 2
         types=f.TYPES,
         everyone_else=f.EVERYONE_ELSE,
         form_path="/experiments/new",
+        roles=ROLES,
         trial=_attempt(visit.caller, form, is_trial=True) if not errors else Trial(errors),
         previews=_previews(visit.caller, form),
     )
