@@ -26,8 +26,8 @@ def test_what_went_is_told_and_that_nothing_is_left(run: Run, data: Path) -> Non
     assert re.sub(r"\d+ files", "some files", done.out).splitlines() == [
         "What named no user went too where it can be nobody else's (devices: 1, user names: 1).",
         f"Others used the device {TV} too: what is anonymous there stays, unless you forget it as well.",
-        "Removed from the database: 7 events, 2 exposures, 2 links of users and devices.",
-        "Removed from the lake: 9 rows; some files of its past were written anew.",
+        "Removed from the database: 8 events, 2 exposures, 2 links of users and devices.",
+        "Removed from the lake: 10 rows; some files of its past were written anew.",
         f"Searched again: nothing of '{ALICE}' is left in either.",
     ]
     again = run("forget", "--user", ALICE, "--device", PHONE, "--data", data)

@@ -31,7 +31,11 @@ class Person(Struct, frozen=True):
     @property
     def naming(self) -> str | None:
         """The regular expression, in RE2's syntax too, of the JSON of events that name them; None when none is."""
-        users = [] if self.user_id is None else [_pattern("user(?:_?[iI]d)?", [self.user_id])]
+        users = []
+        if self.user_id is not None:
+            # Whom an administrator changed, Keycloak names by a path: users/ID, or users/ID/role-mappings.
+            path = rf'"resource_?[pP]ath"\s*:\s*"users/{_quoted(self.user_id)[1:-1]}["/]'
+            users = [_pattern("user(?:_?[iI]d)?", [self.user_id]), path]
         devices = [] if self.device is None else [_pattern("device(?:_?[iI]d)?", [self.device])]
         return "|".join(users + devices) or None
 
@@ -73,5 +77,9 @@ def user_name_of(body: str) -> str | None:
 
 
 def _pattern(key: str, values: Iterable[str]) -> str:
-    quoted = "|".join(re.escape(msgspec.json.encode(value).decode()) for value in values)
+    quoted = "|".join(map(_quoted, values))
     return rf'"{key}"\s*:\s*(?:{quoted})'
+
+
+def _quoted(value: str) -> str:
+    return re.escape(msgspec.json.encode(value).decode())

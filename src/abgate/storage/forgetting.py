@@ -179,6 +179,6 @@ def _is_sighting(person: Person) -> ColumnElement[bool]:
 
 
 def _holds_any(connection: Connection, body: ColumnElement[str], texts: Collection[str]) -> ColumnElement[bool]:
-    """Return the condition that one of these stands in the JSON as a string."""
+    """Return the condition that one of these stands in the JSON, in a string."""
     position = func.strpos if connection.dialect.name == "postgresql" else func.instr
-    return or_(false(), *(position(body, msgspec.json.encode(text).decode()) > 0 for text in texts))
+    return or_(false(), *(position(body, msgspec.json.encode(text).decode()[1:-1]) > 0 for text in texts))
