@@ -4,6 +4,7 @@ One world is made for the module. A row is a request that breaks one rule in it;
 for the id of a thing of that world.
 """
 
+import gzip
 import itertools
 import json
 import time
@@ -970,6 +971,12 @@ def test_a_body_that_is_not_said_to_be_json_is_refused(world: World, content_typ
     body = json.dumps(CREATE_SEGMENT).encode()
     check_refusal(raw(world, body, content_type=content_type), 415, "unsupported_media_type", JSON)
     assert world.fingerprint("") == before
+
+
+def test_a_compressed_body_is_refused_by_its_encoding(world: World) -> None:
+    headers = {"Content-Type": JSON, "Content-Encoding": "gzip"}
+    answer = world.client.post("/segments", content=gzip.compress(json.dumps(CREATE_SEGMENT).encode()), headers=headers)
+    check_refusal(answer, 415, "unsupported_media_type", "Content-Encoding|gzip|as it is")
 
 
 @pytest.mark.parametrize(

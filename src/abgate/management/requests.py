@@ -33,6 +33,9 @@ class ManagementRequest(Request[Any, Any, Any]):
             raise UnsupportedMediaType(
                 detail=f"Content-Type: must be application/json, is {media_type[:64] or 'not given'}."
             )
+        encoding = self.headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity":
+            raise UnsupportedMediaType(detail=f"Content-Encoding: {encoding[:64]} is not taken; send it as it is.")
         field = self.route_handler.parsed_data_field
         return decode(await self.body(), Any if field is None else field.annotation)
 
