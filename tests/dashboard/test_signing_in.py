@@ -15,6 +15,17 @@ def test_who_is_not_signed_in_is_asked_to_and_comes_back_to_the_page(server: Ser
     assert "abgate login-link" in httpx.get(f"{server.url}/sign-in").text
 
 
+def test_whoever_follows_a_link_to_a_search_comes_back_to_what_it_asks_for(server: Server) -> None:
+    asked = "/logs?q=type%3As+AND+user_id%3A%22auth0%7C1%22&page=2"
+    asking = httpx.get(f"{server.url}{asked}").headers["location"]
+    assert "next=/logs%3Fq%3D" in asking
+    given = httpx.URL(asking).params["next"]
+    assert given == asked
+    assert begin(login_link(server), next=given).headers["location"] == asked
+    printed = server.command("login-link", *server.storage, "--to", asked).strip()
+    assert httpx.URL(printed).params["next"] == asked
+
+
 def test_the_command_prints_a_link_that_leads_to_a_page(server: Server) -> None:
     options = ("--role", "viewer", "--name", "Grace", "--to", "/experiments/new")
     link = server.command("login-link", *server.storage, *options).strip()
@@ -61,7 +72,9 @@ def test_over_https_the_cookie_is_bound_to_the_host(server: Server) -> None:
     assert "Secure" in cookie
 
 
-@pytest.mark.parametrize("to", ["//elsewhere.example/", "https://elsewhere.example/", "/\\elsewhere.example", "x:1"])
+@pytest.mark.parametrize(
+    "to", ["//elsewhere.example/", "https://elsewhere.example/", "/\\elsewhere.example", "x:1", "/?a\r\nb"]
+)
 def test_signing_in_leads_to_no_other_site(server: Server, to: str) -> None:
     assert begin(login_link(server), next=to).headers["location"] == "/"
 

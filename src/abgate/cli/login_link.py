@@ -4,6 +4,7 @@ import os
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, get_args
+from urllib.parse import quote
 
 import typer
 
@@ -48,7 +49,7 @@ def login_link(
         address = address_of(here.tenant(tenant), here.settings)
         with appending(here.engine) as connection:
             sessions.add_link(connection, session, secret=secret, now=timestamp(now))
-    print(f"{address}/sign-in?link={secret}" + (f"&next={to}" if to != "/" else ""))
+    print(f"{address}/sign-in?link={secret}" + (f"&next={quote(to)}" if to != "/" else ""))
 
 
 def _checked_role(role: str) -> Role:

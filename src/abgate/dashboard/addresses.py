@@ -1,4 +1,4 @@
-"""Where a browser finds a tenant, and what a path of its pages looks like."""
+"""Where a browser finds a tenant, and what the path of a page, and its query, look like."""
 
 import re
 
@@ -6,7 +6,7 @@ from abgate.settings import Settings
 from abgate.storage.tenants import Tenant
 
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
-_PAGE = re.compile(r"/([\w.~-][\w./~-]*)?")
+_PAGE = re.compile(r"/([\w.~-][\w./~-]*)?(\?[!-~]*)?")
 
 
 def address_of(tenant: Tenant, settings: Settings) -> str:
@@ -16,5 +16,5 @@ def address_of(tenant: Tenant, settings: Settings) -> str:
 
 
 def is_page(path: str) -> bool:
-    """Return whether this is a path of this site, wherever a browser is told to go to: never another site."""
+    """Return whether a browser that is told to go there, with a query or without, stays on this site."""
     return _PAGE.fullmatch(path) is not None

@@ -31,7 +31,8 @@ def ask_to_sign_in(request: AnyRequest, _error: SignInNeeded) -> Response[str]:
     """Send who is not signed in to the page that says how."""
     if request.headers.get("hx-request") == "true":
         return Response("", status_code=401, headers={"HX-Refresh": "true"})
-    wanted = request.url.path if request.method == "GET" else "/"
+    query = f"?{request.url.query}" if request.url.query else ""
+    wanted = f"{request.url.path}{query}" if request.method == "GET" else "/"
     return redirect(None, "/sign-in" if wanted == "/" else f"/sign-in?next={quote(wanted)}")
 
 
