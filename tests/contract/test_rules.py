@@ -541,10 +541,10 @@ def rows_of_editing() -> Iterator[Row]:
     }
     for status, (field, edit) in itertools.product(STATUSES, edits.items()):
         if field not in editable[status]:
-            code = "field_not_editable"
+            code, words = "field_not_editable", "only while it is draft"
             if (status, field) == ("active", "allocations"):
-                code = "experiment_requires_pause"
-            yield bad("PATCH", f"/experiments/{{{status}}}", {field: edit}, f"{field}|{status}", code=code)
+                code, words = "experiment_requires_pause", "Pause it first"
+            yield bad("PATCH", f"/experiments/{{{status}}}", {field: edit}, f"{field}|{status}|{words}", code=code)
             # One field that may be edited does not carry the other through.
             both = {"description": "Described", field: edit}
             yield bad("PATCH", f"/experiments/{{{status}}}", both, status, code=code if status != "archived" else "*")

@@ -154,7 +154,11 @@ def _check_editable(status: ExperimentStatus, changes: ExperimentChanges) -> Non
                 "allocations: cannot be edited while the experiment is active. Pause it first.",
                 code="experiment_requires_pause",
             )
-        raise RuleBroken(f"{name}: cannot be edited while the experiment is {status}.", code="field_not_editable")
+        possible = " or ".join(each for each, fields in EDITABLE_FIELDS.items() if name in fields)
+        raise RuleBroken(
+            f"{name}: cannot be edited while the experiment is {status}, only while it is {possible}.",
+            code="field_not_editable",
+        )
 
 
 def _default_config_refused() -> InvalidInput:
