@@ -135,6 +135,7 @@ def test_events_without_an_id_are_imported_once_each(run: Run, tmp_path: Path) -
         (("export", "events", "/nowhere/out"), "/nowhere/out cannot be written: No such file"),
         (("export", "events", "out", "--from", "tomorrow"), "--from: must be a date or a moment"),
         (("export", "events", "out", "--to", "2026-13-01"), "--to: must be a date or a moment"),
+        (("export", "events", "out", "--from", "2026-02-01", "--to", "2026-02-01"), "--to: must be after --from"),
         (("export", "events", "out", "--tenant", "nobody"), "no tenant 'nobody'"),
         (("export", "events", __file__), "is no part of an export of events of the tenant default"),
     ],

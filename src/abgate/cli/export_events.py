@@ -36,6 +36,8 @@ def export_events(
     After a kill, run the same command again: it goes on behind the file's last line. Run later, it adds what is new.
     """
     asked = Asked(what, tenant, _moment("--from", from_), _moment("--to", to))
+    if asked.start is not None and asked.end is not None and asked.start >= asked.end:
+        raise InvalidInput("--to", "must be after --from; it is itself left out.")
     with opened(data, database) as here:
         here.tenant(tenant)
         written = _export(here, asked, file, source)
