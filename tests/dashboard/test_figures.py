@@ -1,5 +1,6 @@
 """Figures in the first minutes of an experiment, when there is next to nothing to show."""
 
+from abgate.dashboard import numbers
 from abgate.dashboard.figures import exposures
 from abgate.dashboard.results_view import Arm
 
@@ -13,3 +14,9 @@ def test_subjects_by_day_are_no_chart_before_the_first_window_has_closed() -> No
     assert exposures(none, [ARM]).caption.endswith("has closed. Nobody's has yet.")
     assert exposures(some, [ARM]).data["rows"][0]["n"] == 3
     assert exposures(some, [ARM]).caption.endswith("has closed.")
+
+
+def test_all_of_a_few_is_no_exact_share() -> None:
+    assert numbers.percent(1.0, 3) == "100\u202f%"
+    assert numbers.percent(0.0, 3) == "0\u202f%"
+    assert numbers.percent(0.0, 100_000) == "0.00\u202f%"

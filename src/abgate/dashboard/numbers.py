@@ -53,7 +53,8 @@ def percent(value: float | None, n: float = 0) -> str:
         return NOTHING
     if not n:
         return f"{value * 100:.3g}\u202f%"
-    half = 196 * math.sqrt(max(value * (1 - value), 1e-6) / n)
+    # Of none or of all, the uncertainty is that of one more.
+    half = 196 * math.sqrt(max(value * (1 - value), 1 / n) / n)
     return f"{fixed(value * 100, min(decimals(half), 2))}\u202f%"
 
 

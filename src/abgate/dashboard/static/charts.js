@@ -141,6 +141,7 @@ function series({ lines, unit }, width) {
 // New subjects by day, the variations upon each other.
 function days({ rows }, width) {
   const dated = rows.map((row) => ({ ...row, day: new Date(row.day) }));
+  const most = Math.max(...globalThis.d3.rollup(rows, (day) => globalThis.d3.sum(day, (row) => row.n), (row) => row.day).values());
   return frame(width, {
     ariaLabel: "New subjects of each variation by day. The table has the numbers.",
     height: 200,
@@ -149,7 +150,8 @@ function days({ rows }, width) {
     marginRight: 16,
     marginBottom: 30,
     x: byDay(rows, width),
-    y: { label: "subjects", grid: true, labelArrow: "none" },
+    // No more ticks than subjects: half of one is none.
+    y: { label: "subjects", grid: true, labelArrow: "none", ticks: Math.min(5, most) },
     marks: [
       Plot.rectY(dated, { x: "day", interval: "day", y: "n", fill: (row) => color(row.color), insetLeft: 1, insetRight: 1 }),
       Plot.ruleY([0], { stroke: color("edge") }),
