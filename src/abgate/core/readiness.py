@@ -47,17 +47,17 @@ def readiness(experiment: Experiment, references: References, *, rivals: Sequenc
 
 def _blockers(experiment: Experiment, references: References) -> Iterator[Blocker]:
     flag = references.feature_flag
-    if flag is None:
-        yield Blocker("feature_flag_not_active", f"The feature flag {experiment.feature_flag_id} is gone.")
-    elif flag.status != "active":
-        yield Blocker("feature_flag_not_active", f"The feature flag {flag.name!r} is {flag.status}; it must be active.")
+    named = experiment.feature_flag_id if flag is None else repr(flag.name)
+    if flag is None or flag.status != "active":
+        state = "gone" if flag is None else flag.status
+        yield Blocker("feature_flag_not_active", f"The feature flag {named} is {state}; it must be active.")
     if not experiment.allocations:
         yield Blocker("experiment_missing_allocations", "The experiment has no allocation; give it at least one.")
     for index, allocation in enumerate(experiment.allocations):
         if allocation.variation_id not in references.variations:
             yield Blocker(
                 "variation_not_from_flag",
-                f"allocations[{index}]: {allocation.variation_id} is no variation of the experiment's flag.",
+                f"allocations[{index}]: {allocation.variation_id} is no variation of the flag {named}.",
             )
     controls = sum(allocation.is_control for allocation in experiment.allocations)
     if controls != 1:
