@@ -151,11 +151,13 @@ def test_a_viewer_is_not_sent_to_forms(server: Server) -> None:
     with server.client() as api:
         flag = make_flag(api, variations=2)
         empty = make_experiment(api, allocations=[])
+        segment = make_segment(api)
     with signed_in(server, role="viewer") as viewer:
         for path in ("/", f"/experiments/{empty['id']}", "/feature-flags", f"/feature-flags/{flag['id']}", "/segments"):
             page = viewer.get(path)
             assert page.status_code == 200
             assert not re.search(r'href="/(experiments|segments)/(new|[^"]*/edit)', page.text), path
+        assert re.findall(r"<button[^>]*>([^<]*)", viewer.get(f"/segments/{segment['id']}").text) == ["Sign out"]
 
 
 def test_a_digit_that_is_no_number_is_no_fault(client: httpx.Client, server: Server) -> None:
