@@ -8,7 +8,7 @@ from msgspec.structs import astuple, replace
 from sqlalchemy import Connection, Engine, select
 
 from abgate.core.built_in_metrics import BUILT_IN
-from abgate.core.errors import Conflict, NotFound, Refusal
+from abgate.core.errors import Conflict, NotFound
 from abgate.storage import changes, experiments, feature_flags, metrics, segments, tables, tenants
 from abgate.storage.changes import Author
 from abgate.storage.engine import appending, reading, writing
@@ -144,10 +144,10 @@ def test_revalidation_cannot_reach_another_tenants_experiment(engine: Engine) ->
     before = rows_of(engine, OURS)
     with reading(engine) as connection:
         stored = experiments.get(connection, OURS, experiment_id())
-    with pytest.raises(Refusal), writing(engine, THEIRS) as connection:
-        experiments.revalidate(connection, THEIRS, [stored])
-    store(engine, flag(status="draft"), author=THEM)
     valid = Stored(replace(stored.value, is_valid=True), stored.revision)
+    with pytest.raises(Conflict), writing(engine, THEIRS) as connection:
+        experiments.revalidate(connection, THEIRS, [valid])
+    store(engine, flag(status="draft"), author=THEM)
     with pytest.raises(Conflict), writing(engine, THEIRS) as connection:
         experiments.revalidate(connection, THEIRS, [valid])
     assert rows_of(engine, OURS) == before
