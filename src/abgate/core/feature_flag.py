@@ -1,6 +1,6 @@
 """Feature flags, their typed parameters, and the variations that override them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -215,16 +215,21 @@ def is_unchanged(before: Struct, after: Struct) -> bool:
     return msgspec.json.encode(before) == msgspec.json.encode(after)
 
 
-def _transition(flag: FeatureFlag, status: FeatureFlagStatus, *, variation_count: int) -> FeatureFlag:
-    if status == flag.status:
-        return flag
-    if (flag.status, status) not in TRANSITIONS:
-        targets = [to for since, to in sorted(TRANSITIONS) if since == flag.status]
+def check_transition(what: str, present: str, wanted: str, transitions: Collection[tuple[str, str]]) -> None:
+    """Raise `RuleBroken` unless `what` may move from the one status to the other; it says where it may."""
+    if (present, wanted) not in transitions:
+        targets = [to for since, to in sorted(transitions) if since == present]
         raise RuleBroken(
-            f"status: a feature flag cannot move from {flag.status} to {status}; "
+            f"status: {what} cannot move from {present} to {wanted}; "
             + (f"from here it can become {' or '.join(targets)}." if targets else "this status is final."),
             code="invalid_status_transition",
         )
+
+
+def _transition(flag: FeatureFlag, status: FeatureFlagStatus, *, variation_count: int) -> FeatureFlag:
+    if status == flag.status:
+        return flag
+    check_transition("a feature flag", flag.status, status, TRANSITIONS)
     if status == "active" and variation_count < MIN_VARIATIONS_TO_ACTIVATE:
         raise RuleBroken(
             f"status: a feature flag needs at least {MIN_VARIATIONS_TO_ACTIVATE} variations to become active, "

@@ -21,7 +21,7 @@ from abgate.core.experiment import (
     FeatureFlagSnapshot,
     NewExperiment,
 )
-from abgate.core.feature_flag import is_unchanged, revised_description
+from abgate.core.feature_flag import check_transition, is_unchanged, revised_description
 from abgate.core.ids import ExperimentId, Timestamp, VariationId
 from abgate.core.readiness import Rival, readiness, with_validity
 
@@ -175,13 +175,7 @@ def _transition(
 ) -> Experiment:
     if status == experiment.status and status != "draft":
         return experiment
-    if (experiment.status, status) not in TRANSITIONS:
-        targets = [to for since, to in sorted(TRANSITIONS) if since == experiment.status]
-        raise RuleBroken(
-            f"status: an experiment cannot move from {experiment.status} to {status}; "
-            + (f"from here it can become {' or '.join(targets)}." if targets else "this status is final."),
-            code="invalid_status_transition",
-        )
+    check_transition("an experiment", experiment.status, status, TRANSITIONS)
     if status == "active":
         return _activated(experiment, references, rivals=rivals, now=now)
     if status == "completed":
