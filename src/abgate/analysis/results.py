@@ -183,17 +183,21 @@ class _Answer:
             return "primary"
         return "secondary" if place <= len(self._question.analysis.secondary) else "guardrail"
 
-    def _variation(
-        self, place: int, phase: int, arm: int, aggregates: Aggregates | NotEnoughData | None = None
-    ) -> VariationResult:
+    def _variation(self, place: int, phase: int, arm: int) -> VariationResult:
+        counted = replace(
+            self._sums(place, phase, arm), open=self._measured.totals(place).get((phase, arm), Sums()).open
+        )
+        return self._result(arm, counted, self._aggregates(place, phase, arm))
+
+    def _result(self, arm: int, counted: Sums, aggregates: Aggregates | NotEnoughData) -> VariationResult:
         id = self._question.variations[arm]
         return VariationResult(
             variation_id=id,
             variation_name=self._question.names.get(id),
             is_control=arm == self._control,
-            n=self._sums(place, phase, arm).n,
-            open_windows=self._measured.totals(place).get((phase, arm), Sums()).open,
-            value=figures.value_of(self._aggregates(place, phase, arm) if aggregates is None else aggregates),
+            n=counted.n,
+            open_windows=counted.open,
+            value=figures.value_of(aggregates),
         )
 
     def _series(self, place: int) -> list[DayEstimate]:
@@ -233,8 +237,7 @@ class _Answer:
         found = {arm: figures.aggregates_of(metric, each, None) for arm, each in sums.items()}
         made = []
         for arm, aggregates in found.items():
-            result = self._variation(place, self._phase, arm, aggregates)
-            result = replace(result, n=sums[arm].n, open_windows=sums[arm].open)
+            result = self._result(arm, sums[arm], aggregates)
             if arm != self._control and self._control is not None:
                 control = found[self._control]
                 comparison = (
