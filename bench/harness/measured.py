@@ -1,4 +1,4 @@
-"""``python -m harness.measured abgate|pandas DIRECTORY``: one results call, in a process of its own.
+"""``python -m harness.measured abgate|pandas|pandas_effects DIRECTORY``: one results call, in a process of its own.
 
 Prints what it took as a line of JSON. The base of memory is the process as a server is before its first results call:
 all of abgate is imported, the collector set, and the database open; nothing of DuckDB, Ibis, SciPy or pandas is there.
@@ -14,7 +14,10 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
+from msgspec import UnsetType
+
 from abgate.analysis.analyst import Analyst
+from abgate.analysis.answers import ExperimentResults
 from abgate.app import OBJECTS_A_COLLECTION
 from abgate.bootstrap import open_database
 from abgate.settings import Settings
@@ -24,42 +27,55 @@ from abgate.storage.tenants import DEFAULT_TENANT
 
 def main() -> None:
     who, data = sys.argv[1], Path(sys.argv[2])
-    call = _abgate(data) if who == "abgate" else _pandas(data)
+    call = _abgate(data) if who == "abgate" else _pandas(data, who)
     gc.set_threshold(OBJECTS_A_COLLECTION)
     gc.freeze()
     base = _megabytes("VmRSS")
     _import_libraries(who)
     wall, processor = time.perf_counter(), time.process_time()
-    effects = call()
+    figures = call()
     measured = {
         "seconds": time.perf_counter() - wall,
         "processor": time.process_time() - processor,
         "megabytes": _megabytes("VmHWM") - base,
-        "effects": effects,
+        "figures": figures,
     }
     print(json.dumps(measured))
 
 
-def _abgate(data: Path) -> Callable[[], list[float]]:
+def _abgate(data: Path) -> Callable[[], dict[str, list[float]]]:
     engine = open_database(Settings(data=str(data)), 8000)
     analyst = Analyst(engine, Lake(str(data / "lake")))
 
-    def call() -> list[float]:
+    def call() -> dict[str, list[float]]:
         from harness.lakes import EXPERIMENT
 
-        results = analyst.results(DEFAULT_TENANT, EXPERIMENT, now=datetime.now(UTC))
-        found = [metric.variations[1].effect for metric in results.metrics]
-        assert all(isinstance(effect, float) for effect in found), results.decision
-        return found  # type: ignore[return-value]
+        return _figures(analyst.results(DEFAULT_TENANT, EXPERIMENT, now=datetime.now(UTC)))
 
     return call
 
 
-def _pandas(data: Path) -> Callable[[], list[float]]:
-    def call() -> list[float]:
-        from harness.rowwise import effects
+def _figures(results: ExperimentResults) -> dict[str, list[float]]:
+    """Return what pandas answers as well, in its order (`rowwise.answer`)."""
+    assert not isinstance(results.sample_ratio, UnsetType)
+    effects = [metric.variations[1].effect for metric in results.metrics]
+    assert all(isinstance(effect, float) for effect in effects), results.decision
+    signup, login = results.crossover.signup, results.crossover.login
+    told = [results.population[name] for name in ("exposed", "bots", "crossovers", "forced")]
+    return {
+        "population": [*told, *(each.n for each in results.variations)],
+        "crossover": [signup.users, signup.crossed, login.users, login.crossed],
+        "causes": [each.adjusted_p_value for each in results.sample_ratio.causes],
+        "series": [each for metric in results.metrics for day in metric.series for each in (day.n, day.value or 0.0)],
+        "effects": effects,  # type: ignore[dict-item]  # they are numbers, as was asserted
+    }
 
-        return effects(Lake(str(data / "lake")))
+
+def _pandas(data: Path, who: str) -> Callable[[], dict[str, list[float]]]:
+    def call() -> dict[str, list[float]]:
+        from harness import rowwise
+
+        return (rowwise.answer if who == "pandas" else rowwise.effects)(Lake(str(data / "lake")))
 
     return call
 

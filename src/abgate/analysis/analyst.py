@@ -106,7 +106,7 @@ class Analyst:
         if not question.phases:
             return results_of(question, NOTHING)
         key = (tenant, id, dimension, as_of)
-        if as_of is None:
+        if as_of is None and key in self._kept:
             found = self._find_resting(key, question.snapshot_number, now)
             if found is None:
                 found = self._find(key, (*self._newest_versions(), question.snapshot_number), moment)
