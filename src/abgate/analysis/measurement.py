@@ -17,7 +17,6 @@ from abgate.analysis.population import (
     counted,
     flag,
     shown_as,
-    shown_first,
     subjects_of_crossed,
     units,
     users,
@@ -190,7 +189,7 @@ class _Asked:
         import ibis
 
         present = counted.filter(counted.phase == len(self._population.phases) - 1)
-        shown = shown_first(present, self._engine.exposures, self._population)
+        shown = shown_as(present.select("first", "arm"), self._engine.exposures, self._population, CAUSES)
         cells = self._engine.keep("cells", shown.group_by("arm", *CAUSES).agg(n=shown.count()))
         by_name = [
             cells.group_by(value=cells[name], arm=cells.arm).agg(n=cells.n.sum()).mutate(name=ibis.literal(name))
