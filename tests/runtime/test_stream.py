@@ -117,8 +117,19 @@ def test_another_method_is_405(server: Server) -> None:
     assert httpx.post(server.url + STREAM).status_code == 405
 
 
-def test_a_server_with_open_streams_stops(start_server: StartServer) -> None:
+def test_a_server_ends_its_open_streams_to_stop(start_server: StartServer) -> None:
     server = start_server()
+    with listening(server) as one, listening(server) as other:
+        event(one), event(other)
+        server.stop()
+        assert [*one, *other] == [], "the answers are complete"
+    log = server.log.read_text()
+    assert "graceful shutdown exceeded" not in log
+    assert "Traceback" not in log
+
+
+def test_a_server_that_answers_over_asgi_alone_cuts_open_streams_off(start_server: StartServer) -> None:
+    server = start_server(environment={"ABGATE_FAST_HTTP": "false"})
     with listening(server) as lines:
         event(lines)
         # It raises when that takes long.

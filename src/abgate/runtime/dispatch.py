@@ -59,6 +59,9 @@ from abgate.trace import take_trace, trace_id
 ANSWERING = "abgate_answering"
 """The name in the lifespan's state under which `RuntimeApp.answering` is found."""
 
+END_STREAMS = "abgate_end_streams"
+"""The name there of the function that ends the event streams, so that a server that stops need not wait for them."""
+
 log = structlog.get_logger()
 
 
@@ -90,7 +93,7 @@ class RuntimeApp:
         )
         self.circuit = Circuit()
         self._app = app
-        streams = stream.StreamEndpoint(snapshots, authenticate, token_key=token_key, clock=clock)
+        self._streams = stream.StreamEndpoint(snapshots, authenticate, token_key=token_key, clock=clock)
         resolving = resolve.ResolveEndpoint(delivery, authenticate, self.circuit, recognize=recognize)
         evaluating = ofrep.OfrepEndpoint(
             delivery,
@@ -115,8 +118,8 @@ class RuntimeApp:
             in_process.EXPOSURES_PATH: _timed(
                 "exposures", in_process.ExposuresEndpoint(engine, snapshots, authenticate, clock=clock)
             ),
-            stream.PATH: streams,
-            stream.OFREP_PATH: streams,
+            stream.PATH: self._streams,
+            stream.OFREP_PATH: self._streams,
             **{path: _timed(path.rpartition("/")[2], handler) for path, handler in (routes or {}).items()},
         }
 
@@ -128,7 +131,7 @@ class RuntimeApp:
             handler = self._handler(scope["path"])
         elif scope["type"] == "lifespan":
             # The server copies what stands here into every connection's protocol.
-            scope.get("state", {})[ANSWERING] = self.answering
+            scope.get("state", {}).update({ANSWERING: self.answering, END_STREAMS: self._streams.end})
         if handler is None:
             await self._app(scope, receive, send)
             return

@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from abgate.asgi import Answer, AtOnce, Scope
 from abgate.runtime import ofrep, resolve
-from abgate.runtime.dispatch import ANSWERING
+from abgate.runtime.dispatch import ANSWERING, END_STREAMS
 
 BODY_LIMIT = min(resolve.BODY_LIMIT, ofrep.BODY_LIMIT)
 MAX_HEADS = 1024
@@ -71,6 +71,7 @@ class HotProtocol(HttpToolsProtocol):
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._answering = app_state[ANSWERING]
+        self._end_streams = app_state[END_STREAMS]
         # One for all connections of the server, as is the next.
         self._known: dict[bytes, KnownHead] = app_state.setdefault("abgate_known_heads", {})
         self._burst: Burst = app_state.setdefault("abgate_burst", Burst(self.loop))
@@ -137,7 +138,8 @@ class HotProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def shutdown(self) -> None:
-        """Stop once the request that is being received, if any, is answered."""
+        """Stop once the request that is being received, if any, is answered; event streams end at once."""
+        self._end_streams()
         if self._is_hot:
             self._is_stopping = True
         else:

@@ -7,6 +7,7 @@ it learns from the first event, which is sent at once unless ``Last-Event-ID`` i
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -47,20 +48,28 @@ class StreamEndpoint:
         self._token_key = token_key
         self._heartbeat_s = heartbeat_s
         self._clock = clock
-        self._open = 0
+        # What each open one waits for: that its client goes.
+        self._open: set[asyncio.Future[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, for as long as its client stays."""
         check_method(scope, "GET")
         is_ofrep = scope["path"] == OFREP_PATH
         tenant = self._tenant_of_token(scope) if is_ofrep else await self._tenant_of_bearer(scope)
-        if self._open >= MAX_STREAMS:
+        if len(self._open) >= MAX_STREAMS:
             raise TooManyRequests("Too many event streams are open. Poll instead.", retry_after=60)
-        self._open += 1
+        gone = asyncio.ensure_future(_gone(receive))
+        self._open.add(gone)
         try:
-            await self._tell(tenant, _last_event_id(scope), is_ofrep, receive, send)
+            await self._tell(tenant, _last_event_id(scope), is_ofrep, gone, send)
         finally:
-            self._open -= 1
+            self._open.discard(gone)
+            gone.cancel()
+
+    def end(self) -> None:
+        """End every open stream, as if its client had gone: the server stops, and waits for what is open."""
+        while self._open:
+            self._open.pop().cancel()
 
     async def _tenant_of_bearer(self, scope: Scope) -> str:
         principal = await self._authenticate(header(scope, b"host"), header(scope, b"authorization"))
@@ -75,29 +84,26 @@ class StreamEndpoint:
             raise InvalidToken("The stream's token has expired. Evaluate in bulk again: the answer names a new stream.")
         return tenant
 
-    async def _tell(self, tenant: str, heard: int | None, is_ofrep: bool, receive: Receive, send: Send) -> None:
+    async def _tell(
+        self, tenant: str, heard: int | None, is_ofrep: bool, gone: "asyncio.Future[None]", send: Send
+    ) -> None:
         cors = [(b"access-control-allow-origin", b"*")] if is_ofrep else []
         # Before the answer begins: a tenant that is not loaded yet is refused like anywhere else.
         self._snapshots.get(tenant)
         await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *cors]})
         await send({"type": "http.response.body", "body": b"retry: %d\n\n" % RETRY_MS, "more_body": True})
-        gone = asyncio.ensure_future(_gone(receive))
-        try:
-            with self._snapshots.watching() as changed:
-                while not gone.done():
-                    number = self._snapshots.get(tenant).number
-                    if number != heard:
-                        heard = number
-                        body = _event(number, is_ofrep)
-                    else:
-                        body = b": still here\n\n"
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-                    await _first_of(changed, gone, self._heartbeat_s, lambda: self._snapshots.get(tenant).number, heard)
-        except asyncio.CancelledError:
-            # The server stops: that is an end for the client, and for the log no fault.
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            gone.cancel()
+        with suppress(asyncio.CancelledError), self._snapshots.watching() as changed:
+            while not gone.done():
+                number = self._snapshots.get(tenant).number
+                if number != heard:
+                    heard = number
+                    body = _event(number, is_ofrep)
+                else:
+                    body = b": still here\n\n"
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                await _first_of(changed, gone, self._heartbeat_s, lambda: self._snapshots.get(tenant).number, heard)
+        # The server stops, in time or cut off: that is an end for the client, and for the log no fault.
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _first_of(
