@@ -178,6 +178,8 @@ def test_the_keyboard_alone_makes_pauses_and_deletes_a_log_stream(page: Page, se
     for button, then in (("Pause", "paused"), ("Resume", "active")):
         press(page, f"{button} by-keyboard")
         expect(row).to_contain_text(then)
+    page.get_by_text("Delete… by-keyboard").focus()
+    page.keyboard.press("Enter")
     press(page, "Delete by-keyboard")
     expect(row).to_have_count(0)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.dashboard.signed_in import open_pages
+from tests.dashboard.signed_in import login_link, open_pages
 from tests.server import API, Server
 
 
@@ -109,7 +109,8 @@ def test_a_refusal_stands_beside_its_field_and_keeps_what_was_typed(
     fill_new_experiment(page, "refused")
     page.get_by_label(label).last.fill(typed)
     page.get_by_role("button", name="Create draft").click()
-    expect(page.get_by_role("alert")).to_contain_text("Nothing was saved.")
+    alert = page.get_by_role("alert").filter(has_text="Nothing was saved.")
+    expect(alert.get_by_role("link", name=label, exact=True)).to_have_attribute("href", f"#{field}")
     wrong = page.locator(f'[id="{field}"]')
     expect(wrong).to_have_value(typed)
     expect(wrong).to_have_attribute("aria-invalid", "true")
@@ -118,6 +119,21 @@ def test_a_refusal_stands_beside_its_field_and_keeps_what_was_typed(
     with server.client() as client:
         names = [each["name"] for each in client.get("/feature-flags").json()["feature_flags"]]
     assert "refused-flag" not in names
+
+
+def test_what_was_typed_outlives_the_session(browser: Browser, server: Server) -> None:
+    page = open_pages(browser, server)
+    page.goto(f"{server.url}/experiments/new")
+    fill_new_experiment(page, "typed at noon")
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Create draft").click()
+    expect(page.get_by_role("alert")).to_contain_text("Your session has ended, and nothing was saved.")
+    other = page.context.new_page()
+    other.goto(login_link(server))
+    other.get_by_role("button", name="Sign in").click()
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("typed at noon")
+    page.context.close()
 
 
 def test_what_the_present_state_forbids_is_said_on_the_page(page: Page, server: Server) -> None:

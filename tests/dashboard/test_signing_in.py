@@ -108,6 +108,20 @@ def test_a_form_from_elsewhere_changes_nothing(server: Server) -> None:
         assert client.post("/sign-out", data={"csrf": csrf}).url.path == "/sign-in"
 
 
+def test_a_form_of_an_ended_session_changes_nothing_and_is_not_lost(server: Server) -> None:
+    for headers in ({}, {"HX-Request": "true"}):
+        answer = httpx.post(f"{server.url}/experiments/new", data={"name": "typed"}, headers=headers)
+        assert answer.status_code == 401
+        assert "HX-Refresh" not in answer.headers, "which would empty the form"
+    assert httpx.get(f"{server.url}/why", headers={"HX-Request": "true"}).headers["HX-Refresh"] == "true"
+    with signed_in(server) as client:
+        of_before = client.headers.pop("X-CSRF-Token")
+    with signed_in(server) as client:
+        client.headers["X-CSRF-Token"] = of_before
+        assert client.post("/sign-out").status_code == 400
+        assert client.post("/sign-out", headers={"Sec-Fetch-Site": "same-origin"}).url.path == "/sign-in"
+
+
 def test_every_page_forbids_what_it_does_not_load(server: Server) -> None:
     with signed_in(server) as client:
         answers = [client.get(path) for path in ("/", "/sign-in", "/experiments/exp_1")]

@@ -16,6 +16,11 @@ from abgate.dashboard.visits import AnyRequest, SignInNeeded, Visit
 _FIELD = re.compile(r"([a-z_]+(?:[.\[][\w.\[\]-]*)?): (.+)", re.DOTALL)
 _LENGTH = re.compile(r"Expected `str` of length (>=|<=) (\d+)")
 
+SESSION_ENDED = (
+    "Your session has ended, and nothing was saved. Sign in in another tab, then come back to this one and reload it: "
+    "your browser sends again what you typed."
+)
+
 log = structlog.get_logger()
 
 
@@ -28,11 +33,14 @@ def field_and_rule(refusal: Refusal) -> tuple[str, str]:
 
 
 def ask_to_sign_in(request: AnyRequest, _error: SignInNeeded) -> Response[str]:
-    """Send who is not signed in to the page that says how."""
+    """Send who is not signed in to the page that says how; what somebody typed meanwhile stays in their browser."""
+    is_form = request.method == "POST"
     if request.headers.get("hx-request") == "true":
-        return Response("", status_code=401, headers={"HX-Refresh": "true"})
+        return Response("", status_code=401, headers={} if is_form else {"HX-Refresh": "true"})
+    if is_form:
+        return _page(request, 401, SESSION_ENDED)
     query = f"?{request.url.query}" if request.url.query else ""
-    wanted = f"{request.url.path}{query}" if request.method == "GET" else "/"
+    wanted = f"{request.url.path}{query}"
     return redirect(None, "/sign-in" if wanted == "/" else f"/sign-in?next={quote(wanted)}")
 
 

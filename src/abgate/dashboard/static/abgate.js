@@ -1,4 +1,4 @@
-// What the pages do in the browser, beside htmx: times in the viewer's zone, shares that sum to 100, focus, Enter.
+// What the pages do in the browser, beside htmx: times in the viewer's zone, shares that sum to 100, labels, focus, Enter.
 
 import { drawCharts } from "./charts.js";
 import { bindShares } from "./shares.js";
@@ -14,7 +14,16 @@ function localTimes(root) {
   }
 }
 
+// A refusal names fields as the API does; on the page they have their labels.
+function nameFields(root) {
+  for (const link of root.querySelectorAll("a[data-field]")) {
+    const label = document.querySelector(`label[for="${CSS.escape(link.dataset.field)}"]`);
+    if (label) link.textContent = label.firstChild.textContent.trim();
+  }
+}
+
 function prepare(root) {
+  nameFields(root);
   localTimes(root);
   bindShares(root);
   drawCharts(root);
