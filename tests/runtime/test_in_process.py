@@ -83,6 +83,7 @@ def test_reports_are_stored_before_they_are_acknowledged(engine: Engine) -> None
     [
         ({"experiment_id": experiment_id(7)}, "no such experiment"),
         ({"variation_id": variation_id(3)}, "no such experiment"),
+        ({"variation_id": "second"}, "variation_id: must be the id of a variation: var_ with letters and digits"),
         ({"segment_id": "seg_" + "1" * 22}, "no such experiment"),
         ({"device": None}, "subject"),
         ({"device": ""}, "subject"),

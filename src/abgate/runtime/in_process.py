@@ -17,6 +17,7 @@ from abgate.core.ids import ExperimentId
 from abgate.core.reports import MAX_REPORTS, Report, find_allocation
 from abgate.core.segment import Conditions
 from abgate.core.snapshot import Snapshot
+from abgate.runtime.resolve import read_request
 from abgate.runtime.snapshots import Snapshots
 from abgate.storage.engine import appending
 from abgate.storage.event_log import add_exposures
@@ -113,7 +114,7 @@ class ExposuresEndpoint:
         for index, report in enumerate(reports):
             try:
                 exposures.append((tenant, reading.exposure(report)))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidInput) as error:
+            except InvalidInput as error:
                 rejected.append(Rejection(index, str(error)))
         with appending(self._engine) as connection:
             add_exposures(connection, exposures)
@@ -129,7 +130,7 @@ class _Reading:
         self._experiments: dict[ExperimentId, CompiledExperiment | None] = {}
 
     def exposure(self, raw: Raw) -> Exposure:
-        report = msgspec.json.decode(raw, type=Report)
+        report = read_request(raw, Report)
         if report.at > self._latest:
             raise InvalidInput("at", "is in the future.")
         experiment = self._experiment(report.experiment_id)

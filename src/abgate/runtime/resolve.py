@@ -177,7 +177,7 @@ def _check(scope: Scope) -> None:
         raise WrongRequest(415, "unsupported_media_type", "Send the body as application/json.")
 
 
-def read_request(body: bytes, type_: type[T]) -> T:
+def read_request(body: bytes | Raw, type_: type[T]) -> T:
     """Return the body as a `type_`. Raises `InvalidInput` naming the field and the rule."""
     try:
         return msgspec.json.decode(body, type=type_)
