@@ -3,17 +3,20 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import ssl
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
 
+from abgate.runtime.protocol import MAX_HEAD_LENGTH
 from tests.server import Server, StartServer
 
 RESOLVE = "/runtime/v1/resolve"
@@ -393,3 +396,27 @@ def test_https(start_server: StartServer, asking: Asking) -> None:
         assert isinstance(connection.socket, ssl.SSLSocket)
         for pieces in ([here.whole()], [here.whole()], [here.whole()[:60], here.whole()[60:]]):
             assert json.loads(connection.send(*pieces).answer().body)["reason"] == "no_experiment"
+
+
+HEADS = (b"GET / HTTP/1.1\r\nX: ", b"GET /", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+
+
+@pytest.mark.parametrize("head", HEADS, ids=["header", "target", "chunk"])
+def test_what_is_no_body_and_never_ends_is_refused(asking: Asking, connection: Connection, head: bytes) -> None:
+    connection.send(head)
+    with pytest.raises(OSError, match=r"reset|Broken pipe"):
+        connection.send(*[b"x" * MAX_HEAD_LENGTH] * 100)
+
+
+def test_long_targets_are_not_kept(asking: Asking) -> None:
+    before = memory_of(asking.server)
+    for number in range(50):
+        with Connection(asking.server) as connection:
+            connection.send(asking.whole(target=f"/{number}{'x' * 1_000_000}")).is_closed()
+    assert memory_of(asking.server) < before + 25_000_000
+
+
+def memory_of(server: Server) -> int:
+    """The bytes of memory that the server's process has."""
+    pages = Path(f"/proc/{server.pid}/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()

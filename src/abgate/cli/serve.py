@@ -31,6 +31,7 @@ GRACEFUL_SHUTDOWN_S = 5
 KEEP_ALIVE_S = 75
 
 FAST_HTTP = "abgate.runtime.protocol:HotProtocol"
+PLAIN_HTTP = "abgate.runtime.protocol:BoundedProtocol"
 
 
 def serve(
@@ -150,7 +151,7 @@ def _answer(settings: Settings, listening: socket.socket) -> None:
         factory=True,
         workers=settings.workers,
         loop="uvloop",
-        http=FAST_HTTP if settings.fast_http else "httptools",
+        http=FAST_HTTP if settings.fast_http else PLAIN_HTTP,
         ws="none",
         lifespan="on",
         access_log=False,

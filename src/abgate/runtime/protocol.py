@@ -12,6 +12,9 @@ which is a third of the whole answer. Heads that bear a trace are each another, 
 Answers are written together, once all requests that had come are answered: a client on the same machine is woken by
 each write to it, which costs more than the write, unless it is still busy with the one before.
 
+A request must come on, on either way: `BoundedProtocol` closes connections whose head never ends, or that fall silent
+amid a request, for uvicorn keeps whatever was sent for as long as its sender likes.
+
 This leans on the inside of uvicorn, which is why its version is pinned exactly; ``test_http_conformance.py`` holds both
 ways to the same answers.
 """
@@ -30,8 +33,14 @@ from abgate.runtime import ofrep, resolve
 from abgate.runtime.dispatch import ANSWERING, END_STREAMS
 
 BODY_LIMIT = min(resolve.BODY_LIMIT, ofrep.BODY_LIMIT)
-MAX_HEADS = 1024
-MAX_HEAD_LENGTH = 4096
+MAX_HEAD_LENGTH = 64 * 1024
+"""Bytes that a request's head, or anything else that is no body, may take; uvicorn's parser would keep any number."""
+PATIENCE_S = 60.0
+"""How long a head may take to come whole, and a body to come on."""
+LOOK_S = 5.0
+MAX_KNOWN_HEADS = 1024
+MAX_KNOWN_HEAD_LENGTH = 4096
+MAX_KNOWN_TARGET_LENGTH = 1024
 _UNUSUAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 _END = b"\r\n\r\n"
 
@@ -65,13 +74,86 @@ class Burst:
         self._answers.clear()
 
 
-class HotProtocol(HttpToolsProtocol):
-    """One connection."""
+class Patience:
+    """Looks after the connections of a server now and then, and closes those that it waited for too long."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
+        self._loop = loop
+        self._connections = connections
+        loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        until = self._loop.time() - PATIENCE_S
+        for each in list(self._connections):
+            each.close_unless_heard_since(until)
+        self._loop.call_later(LOOK_S, self._look)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection, whose client must come on with its request."""
+
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._end_streams = app_state[END_STREAMS]
+        # One for all connections of the server.
+        app_state.setdefault("abgate_patience", Patience(self.loop, self.connections))
+        # Since when the rest of a request, or a first one, is waited for; None when the next is the client's affair.
+        self._waits_since: float | None = self.loop.time()
+        # How many bytes came since the last that were a body's.
+        self._without_body = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, unless too much came already that is no body."""
+        self._without_body += len(data)
+        super().data_received(data)
+        if self._without_body > MAX_HEAD_LENGTH and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._waits_since = self.loop.time()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Begin the answer."""
+        self._came_on()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._came_on()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        self._is_whole()
+        super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Stop once what is being answered is; event streams end at once."""
+        self._end_streams()
+        super().shutdown()
+
+    def close_unless_heard_since(self, moment: float) -> None:
+        """Close the connection when its client owes the rest of a request, and for longer than this."""
+        if self._waits_since is not None and self._waits_since < moment:
+            self.transport.close()
+
+    def _came_on(self) -> None:
+        self._waits_since = self.loop.time()
+        self._without_body = 0
+
+    def _is_whole(self) -> None:
+        self._waits_since = None
+        self._without_body = 0
+
+
+class HotProtocol(BoundedProtocol):
+    """One connection, on which what can be is answered at once."""
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._answering = app_state[ANSWERING]
-        self._end_streams = app_state[END_STREAMS]
         # One for all connections of the server, as is the next.
         self._known: dict[bytes, KnownHead] = app_state.setdefault("abgate_known_heads", {})
         self._burst: Burst = app_state.setdefault("abgate_burst", Burst(self.loop))
@@ -109,12 +191,14 @@ class HotProtocol(HttpToolsProtocol):
             return
         self._is_hot = True
         self._received = b""
+        self._came_on()
         self.scope["method"] = "POST"
         self.scope["path"], self.scope["query_string"] = target
 
     def on_body(self, body: bytes) -> None:
         """Keep the piece."""
         if self._is_hot:
+            self._came_on()
             self._received = self._received + body if self._received else body
         else:
             super().on_body(body)
@@ -126,6 +210,7 @@ class HotProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._is_hot = False
+        self._is_whole()
         at_once = self._answering(cast("Scope", self.scope))
         answer = at_once(self._received)
         if answer is not None:
@@ -138,8 +223,7 @@ class HotProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def shutdown(self) -> None:
-        """Stop once the request that is being received, if any, is answered; event streams end at once."""
-        self._end_streams()
+        """Stop once the request that is being received, if any, is answered."""
         if self._is_hot:
             self._is_stopping = True
         else:
@@ -165,7 +249,8 @@ class HotProtocol(HttpToolsProtocol):
 
     def _hot_target(self) -> Target | None:
         """Return path and query of a request that can be answered here, else None."""
-        target = _target(self.url)
+        # A longer one is answered over ASGI: kept by `_target`, such would fill the memory.
+        target = _target(self.url) if len(self.url) <= MAX_KNOWN_TARGET_LENGTH else None
         if target is None or self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None
         if not self._may_answer():
@@ -191,9 +276,9 @@ class HotProtocol(HttpToolsProtocol):
     def _remember(self, at_once: AtOnce) -> None:
         end = self._chunk.find(_END) + len(_END)
         came_alone = self._chunk[end:] == self._received
-        if not came_alone or end > MAX_HEAD_LENGTH or any(name == b"traceparent" for name, _ in self.headers):
+        if not came_alone or end > MAX_KNOWN_HEAD_LENGTH or any(name == b"traceparent" for name, _ in self.headers):
             return
-        if len(self._known) >= MAX_HEADS:
+        if len(self._known) >= MAX_KNOWN_HEADS:
             self._known.clear()
         self._known[self._chunk[:end]] = KnownHead(len(self._received), at_once)
 
@@ -209,6 +294,7 @@ class HotProtocol(HttpToolsProtocol):
     def _rest(self) -> None:
         """Wait for the next request. What `on_response_complete` does but the timer, which costs more than the rest."""
         self.server_state.total_requests += 1
+        self._waits_since = None
         self._answered_at = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
