@@ -136,10 +136,11 @@ def test_another_secret_than_the_keys_were_stored_with_says_what_to_do(data: Pat
             open_vault(settings_in(data, secret="s" * 32), engine)
 
 
-def test_an_empty_secret_file_says_what_to_do(data: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"\xff" * 40])
+def test_a_secret_file_without_a_secret_says_what_to_do(data: Path, content: bytes) -> None:
     settings = settings_in(data)
     with opened(settings) as engine:
-        (data / SECRET_FILE).touch()
+        (data / SECRET_FILE).write_bytes(content)
         with pytest.raises(StartError, match=r"secret\.key holds no secret .* Restore it"):
             open_vault(settings, engine)
 

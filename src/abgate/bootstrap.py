@@ -12,7 +12,7 @@ from abgate.settings import Settings
 from abgate.storage import keys, tenants
 from abgate.storage.engine import appending, create_engine, reading
 from abgate.storage.lake import Lake
-from abgate.storage.migrate import migrate
+from abgate.storage.migrate import NewerSchema, migrate
 from abgate.storage.tenants import DEFAULT_TENANT, Tenant
 from abgate.vault import Vault, WrongSecret
 from abgate.vault import open_vault as _open_vault
@@ -49,6 +49,9 @@ def open_database(settings: Settings, default_port: int) -> Engine:
     try:
         migrate(engine)
         _ensure_default_tenant(engine, settings.domain, default_port)
+    except NewerSchema as error:
+        engine.dispose()
+        raise StartError(str(error)) from error
     except (SQLAlchemyError, Unavailable, OSError) as error:
         engine.dispose()
         raise StartError(_why_away(engine, error)) from error
@@ -69,6 +72,12 @@ def open_vault(settings: Settings, engine: Engine) -> Vault:
     except OSError as error:
         raise StartError(f"The master secret {error.filename} cannot be read or made: {error.strerror}.") from error
     return vault
+
+
+def reason_of(error: Exception) -> str:
+    """Return in one line why a database, or behind `Unavailable` whatever is away, cannot be used."""
+    cause = error.__cause__ if isinstance(error, Unavailable) else error
+    return str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
 
 
 def lake_of(settings: Settings) -> Lake:
@@ -101,7 +110,7 @@ def _ensure_default_tenant(engine: Engine, domain: str, default_port: int) -> No
 
 
 def _why_away(engine: Engine, error: Exception) -> str:
-    cause = error.__cause__ if isinstance(error, Unavailable) else error
-    reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
     where = engine.url.render_as_string(hide_password=True)
-    return f"The database {where} cannot be used: {reason}. Start it, or correct ABGATE_DATABASE (--database)."
+    return (
+        f"The database {where} cannot be used: {reason_of(error)}. Start it, or correct ABGATE_DATABASE (--database)."
+    )

@@ -58,7 +58,10 @@ def open_vault(settings: Settings) -> Vault:
 def _secret_of_file(path: Path) -> str:
     if not path.exists():
         _make(path)
-    secret = path.read_text().strip()
+    try:
+        secret = path.read_text().strip()
+    except UnicodeDecodeError:
+        secret = ""
     if len(secret) < MIN_SECRET_LENGTH:
         raise WrongSecret(
             f"{path} holds no secret of at least {MIN_SECRET_LENGTH} characters. Restore it from a backup; or, when "

@@ -1,22 +1,27 @@
 """The commands beside a server: tokens, clients, tenants; and what a user reads when one cannot be carried out."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from abgate.core.principal import Principal
 from abgate.management.auth import KNOWN_SCOPES, Tenants, TokenVerifier
 from abgate.settings import Settings
 from abgate.storage import keys
-from abgate.storage.engine import reading
+from abgate.storage.engine import appending, reading
 from abgate.storage.tenants import DEFAULT_TENANT
 from tests.conftest import opened
 
 from .run import Run, values
+
+ABGATE = Path(sys.executable).parent / "abgate"
 
 
 @contextmanager
@@ -150,7 +155,14 @@ def test_what_cannot_be_done_is_one_line_that_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["token", "--expires", "0"], ["token", "--expires", "soon"], ["nonsense"], ["serve", "--prot", "1"]]
+    "arguments",
+    [
+        ["token", "--expires", "0"],
+        ["login-link", "--expires", "9" * 17],
+        ["token", "--expires", "soon"],
+        ["nonsense"],
+        ["serve", "--prot", "1"],
+    ],
 )
 def test_a_wrong_option_is_explained(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
@@ -168,6 +180,15 @@ def test_a_wrong_variable_is_named(run: Run, data: Path, monkeypatch: pytest.Mon
     )
 
 
+def test_a_database_of_places_that_is_none_is_told_before_anything_is_served(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABGATE_GEOIP_DATABASE", __file__)
+    result = run("serve", "--port", "0", "--data", data)
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert "Give the path of an .mmdb file" in result.err
+
+
 def test_another_secret_is_refused_before_anything_is_made_under_it(
     run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,3 +203,36 @@ def test_another_secret_is_refused_before_anything_is_made_under_it(
 def test_help_tells_every_command(run: Run) -> None:
     help = run("--help").out
     assert [name for name in ("serve", "token", "clients", "tenants", "dev-cert") if name not in help] == []
+
+
+def test_a_database_of_a_newer_abgate_is_one_line(run: Run, data: Path) -> None:
+    run("token", "--data", data)
+    with database(data) as engine, appending(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for arguments in (["token"], ["serve", "--port", "0"]):
+        result = run(*arguments, "--data", data)
+        assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+        assert "Run the newer abgate" in result.err
+
+
+def test_a_file_that_cannot_be_made_is_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tls").touch()
+    result = run("dev-cert", "--data", tmp_path)
+    assert (result.code, result.out, result.err) == (1, "", f"abgate: {tmp_path / 'tls'}: File exists.\n")
+
+
+@pytest.mark.parametrize("command", [["tenants", "list"], ["plan", "--rate", "0.5", "--effect", "0.1", "--json"]])
+def test_an_output_that_nobody_takes_is_no_traceback(data: Path, command: list[str]) -> None:
+    def run(out: int) -> tuple[int, str]:
+        variables = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        arguments = [ABGATE, *command, "--data", data]
+        ended = subprocess.run(arguments, stdout=out, stderr=subprocess.PIPE, text=True, env=variables, check=False)
+        return ended.returncode, ended.stderr
+
+    read, write = os.pipe()
+    os.close(read)
+    full = os.open("/dev/full", os.O_WRONLY)
+    assert run(write) == (1, "")
+    assert run(full) == (1, "abgate: No space left on device.\n")
+    os.close(write)
+    os.close(full)

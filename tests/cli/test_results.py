@@ -109,6 +109,13 @@ def test_watching_shows_it_anew_until_ctrl_c(run: Run, data: Path, monkeypatch: 
     assert "ship variation 2" in out
 
 
+def test_a_lake_that_is_away_says_why(run: Run, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABGATE_LAKE", f"{__file__}/lake")
+    code, out, err = run("results", EXPERIMENT, "--data", data)
+    assert (code, out) == (1, "")
+    assert f"Not a directory: '{__file__}/lake'" in err
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -116,7 +116,7 @@ def test_an_address_says_country_and_region(
     monkeypatch: pytest.MonkeyPatch, ip: str | None, expected: dict[str, str]
 ) -> None:
     places = Places()
-    monkeypatch.setattr(attributes, "_open", lambda _path: places)
+    monkeypatch.setattr(attributes, "open_places", lambda _path: places)
     reader = AttributeReader("geo.mmdb")
     assert reader.complete({}, ip=ip) == reader.complete({}, ip=ip) == expected
     assert places.asked == (ip is not None), "each address is looked up once"

@@ -10,10 +10,10 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 
-from abgate.storage.engine import reading
-from abgate.storage.migrate import migrate
+from abgate.storage.engine import appending, reading
+from abgate.storage.migrate import NewerSchema, migrate
 from abgate.storage.tables import metadata
 from tests.conftest import NewDatabase, opened
 
@@ -63,6 +63,15 @@ def test_a_database_made_from_the_metadata_looks_the_same(engine: Engine, new_da
 def test_migrating_again_changes_nothing(engine: Engine) -> None:
     before = schema(engine)
     migrate(engine)
+    assert schema(engine) == before
+
+
+def test_the_database_of_a_newer_abgate_is_left_alone(engine: Engine) -> None:
+    with appending(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    before = schema(engine)
+    with pytest.raises(NewerSchema, match=r"version 9999 .* Run the newer abgate"):
+        migrate(engine)
     assert schema(engine) == before
 
 

@@ -1,11 +1,12 @@
 """The command line: abgate …."""
 
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
 
-from abgate.bootstrap import StartError
+from abgate.bootstrap import StartError, reason_of
 from abgate.cli import (
     clients,
     demo,
@@ -23,12 +24,12 @@ from abgate.cli import (
     tenants,
     token,
 )
-from abgate.core.errors import InvalidInput, Refusal
+from abgate.core.errors import InvalidInput, Refusal, Unavailable
 from abgate.settings import SettingsError
 from abgate.vault import WrongSecret
 
 app = typer.Typer(
-    help="Controlled A/B tests on login. Every option is also a variable ABGATE_…; docs/settings.md lists them.",
+    help="Controlled A/B tests on login. Settings are variables ABGATE_…; docs/settings.md lists them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,13 +54,36 @@ app.add_typer(tenants.app, name="tenants")
 def main() -> None:
     """Run the command that the arguments name. What it cannot do is one line on stderr, with exit code 1 or 2."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            _print_all()
     except (SettingsError, InvalidInput) as error:
         _fail(error, code=2)
+    except Unavailable as error:
+        _fail(f"{error} ({reason_of(error)})" if error.__cause__ else error, code=1)
     except (StartError, WrongSecret, Refusal) as error:
         _fail(error, code=1)
+    except BrokenPipeError:
+        # Whoever reads has enough, such as `head`.
+        sys.exit(1)
+    except OSError as error:
+        named = "" if error.filename is None else f"{error.filename}: "
+        _fail(f"{named}{error.strerror or error}.", code=1)
 
 
-def _fail(error: Exception, *, code: int) -> NoReturn:
+def _print_all() -> None:
+    """Write what was printed and is still held back, here, where a failure can be told. Raises OSError."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # Else Python tries it once more at its end, and says so.
+        with suppress(OSError):
+            sys.stdout.close()
+        raise
+
+
+def _fail(error: Exception | str, *, code: int) -> NoReturn:
     print(f"abgate: {error}", file=sys.stderr)
     sys.exit(code)

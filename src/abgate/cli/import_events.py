@@ -38,6 +38,9 @@ def import_events(
     The files may hold whatever `POST /runtime/v1/events` takes, as an array or one event a line. An event that is there
     already counts as a duplicate; one that is wrong is told by its line, and keeps no other from being imported.
     """
+    for file in files:
+        if not file.is_file():
+            raise InvalidInput("FILE", f"{file} is no regular file. Write what comes through a pipe to one first.")
     total = Imported()
     with opened(data, database) as here:
         here.tenant(tenant)

@@ -18,6 +18,7 @@ from abgate.storage.sessions import Role, Session
 from abgate.storage.tenants import DEFAULT_TENANT
 
 LINK_LIFE_S = 15 * 60
+MAX_LIFE_S = 365 * 86_400
 
 
 def login_link(
@@ -27,7 +28,8 @@ def login_link(
     name: Annotated[str, typer.Option("--name", help="Who it is for, as the change history will say.")] = "operator",
     to: Annotated[str, typer.Option("--to", metavar="PATH", help="The page that it leads to.")] = "/",
     expires: Annotated[
-        int, typer.Option("--expires", min=60, metavar="SECONDS", help="How long the link can be used.")
+        int,
+        typer.Option("--expires", min=60, max=MAX_LIFE_S, metavar="SECONDS", help="How long the link can be used."),
     ] = LINK_LIFE_S,
     tenant: TenantId = DEFAULT_TENANT,
     data: Data = None,

@@ -49,6 +49,7 @@ def serve(
         host=host, port=port, data=data, database=database, workers=workers, tls_cert=tls_cert, tls_key=tls_key
     )
     _check_certificate(settings)
+    _check_geoip_database(settings)
     with _bound(settings) as listening:
         settings = msgspec.structs.replace(settings, port=listening.getsockname()[1])
         domain = _prepare(settings)
@@ -82,6 +83,17 @@ def _check_certificate(settings: Settings) -> None:
             f"The certificate {settings.tls_cert} with the key {settings.tls_key} cannot be used: {error}. "
             "`abgate dev-cert` makes a pair for this machine."
         ) from error
+
+
+def _check_geoip_database(settings: Settings) -> None:
+    if not settings.geoip_database:
+        return
+    from abgate.runtime.attributes import WrongGeoipDatabase, open_places
+
+    try:
+        open_places(settings.geoip_database).close()
+    except WrongGeoipDatabase as error:
+        raise StartError(str(error)) from error
 
 
 def _bound(settings: Settings) -> socket.socket:

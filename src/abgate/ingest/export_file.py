@@ -52,6 +52,8 @@ def continued(path: Path, asked: Asked) -> Iterator[ExportFile]:
     Raises `InvalidInput` when it is something else than a part of this export, `Conflict` while another process writes
     to it, and OSError.
     """
+    if path.exists() and not path.is_file():
+        raise InvalidInput("FILE", f"{path} is no regular file, such as can be continued. Name another one.")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # what is in it is as personal as the database
     with open(descriptor, "r+b") as file:
         try:

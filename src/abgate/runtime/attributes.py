@@ -32,7 +32,7 @@ class AttributeReader:
 
     def __init__(self, geoip_database: str = "") -> None:
         """Read country and region from this MaxMind-format file, if any. Raises `WrongGeoipDatabase`."""
-        self._places = None if not geoip_database else _open(geoip_database)
+        self._places = None if not geoip_database else open_places(geoip_database)
         self._place_of = lru_cache(REMEMBERED)(self._look_up)
 
     def complete(self, given: Mapping[str, str], *, ip: str | None) -> dict[str, str]:
@@ -86,7 +86,8 @@ def _present(**attributes: str | None) -> dict[str, str]:
     return {name: value for name, value in attributes.items() if value}
 
 
-def _open(path: str) -> maxminddb.Reader:
+def open_places(path: str) -> maxminddb.Reader:
+    """Open a MaxMind-format file. Raises `WrongGeoipDatabase`."""
     try:
         return maxminddb.open_database(path)
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
