@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +68,7 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         # A request that waits for a connection waits in the pool's queue, not here.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE, "abgate"))
+        _stop_with_the_parent()
         async with contextlib.AsyncExitStack() as workers:
             for each in (snapshots, keys, exposures, appender):
                 await workers.enter_async_context(each.running())
@@ -103,6 +106,20 @@ def create_app(settings: Settings | None = None) -> RuntimeApp:
         token_key=vault.derive("runtime tokens"),
         routes={EVENTS_PATH: EventsEndpoint(appender, authenticate, admission=admission)},
     )
+
+
+def _stop_with_the_parent() -> None:
+    """Stop when the process that began this one is gone, by whatever way, and with it those that store and file."""
+    parent, loop = multiprocessing.parent_process(), asyncio.get_running_loop()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def stop() -> None:
+        loop.remove_reader(sentinel)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(sentinel, stop)
 
 
 def _spare_the_collector() -> None:

@@ -2,7 +2,9 @@
 
 import os
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -120,3 +122,32 @@ def test_a_port_that_is_taken(tmp_path: Path, run: Run) -> None:
         assert (result.code, result.out) == (1, "")
         assert f"Cannot listen on http://127.0.0.1:{server.port}: Address already in use." in result.err
         assert not (tmp_path / "other").exists()
+
+
+def test_as_many_connections_as_the_system_allows(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with serving("--data", tmp_path) as server:
+            assert get(server, "/healthz").status_code == 200
+            assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0] > 256
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_nothing_is_left_of_a_server_that_was_killed(tmp_path: Path) -> None:
+    with serving("--data", tmp_path, "--workers", 2) as server:
+        assert get(server, "/readyz").status_code == 200
+        server.process.kill()
+        deadline = time.monotonic() + 30
+        while is_listening(server.port):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionError:
+        return False
+    return True

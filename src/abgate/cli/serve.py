@@ -1,6 +1,7 @@
 """``abgate serve``: the server."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -29,6 +30,9 @@ GRACEFUL_SHUTDOWN_S = 5
 # Longer than the clients' own (httpx: 5 s), so that it is them who close an idle connection, and never while they
 # send on it.
 KEEP_ALIVE_S = 75
+
+# Each connection takes one. Systems give a process 1,024 unless it asks for more.
+OPEN_FILES = 65_536
 
 FAST_HTTP = "abgate.runtime.protocol:HotProtocol"
 PLAIN_HTTP = "abgate.runtime.protocol:BoundedProtocol"
@@ -139,10 +143,19 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         shutil.rmtree(shared, ignore_errors=True)
 
     configure_logs()
+    _allow_open_files()
     # The last exposures are stored before the last ones are filed.
     with beside(work), beside(store_exposures), suppress(KeyboardInterrupt):
         receiver.close()
         _answer(settings, listening)
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files as far as the system lets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _temporary() -> str | None:

@@ -5,6 +5,7 @@ it learns from the first event, which is sent at once unless ``Last-Event-ID`` i
 """
 
 import asyncio
+import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -48,6 +49,9 @@ class StreamEndpoint:
         self._token_key = token_key
         self._heartbeat_s = heartbeat_s
         self._clock = clock
+        # Half of what the system allows is left to logins. (No limit is -1.)
+        open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = MAX_STREAMS if open_files < 0 else min(MAX_STREAMS, open_files // 2)
         # What each open one waits for: that its client goes.
         self._open: set[asyncio.Future[None]] = set()
 
@@ -56,7 +60,7 @@ class StreamEndpoint:
         check_method(scope, "GET")
         is_ofrep = scope["path"] == OFREP_PATH
         tenant = self._tenant_of_token(scope) if is_ofrep else await self._tenant_of_bearer(scope)
-        if len(self._open) >= MAX_STREAMS:
+        if len(self._open) >= self._most:
             raise TooManyRequests("Too many event streams are open. Poll instead.", retry_after=60)
         gone = asyncio.ensure_future(_gone(receive))
         self._open.add(gone)
