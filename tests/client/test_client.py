@@ -1,6 +1,7 @@
 """The client in process, against real servers that are killed, restarted, and away."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -149,6 +150,16 @@ def test_a_file_of_another_server_gives_way_to_the_servers_own_of_the_same_numbe
     file.write_text(json.dumps(document | {"experiments": [], "feature_flags": []}))
     with Client(server.url, key, bootstrap=file) as client:
         until(lambda: client.evaluate("footer", DEVICE) is not None)
+
+
+def test_no_file_comes_in_the_place_of_what_is_none(prepared: tuple[Server, str, Any], tmp_path: Path) -> None:
+    server, key, _ = prepared
+    # As /dev/null is none, which a client run by root once replaced.
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "other"))
+        with Client(server.url, key, bootstrap=tmp_path / "other") as client:
+            assert client.wait_until_ready()
+        assert (tmp_path / "other").is_socket()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"version":2}', None])

@@ -103,6 +103,10 @@ class Follower:
         # Imported when it is needed: most clients have no file.
         import tempfile
 
+        if path.exists() and not path.is_file():
+            # Such as /dev/null, in whose place a file would come.
+            log.warning("The snapshot is not written to %s: it is no file.", path)
+            return
         temporary = None
         try:
             # Beside it, so that it can be replaced at once: a reader finds the old or the new one, never a part.
