@@ -34,6 +34,8 @@ SCOPE = "create:logs"
 BODY_LIMIT = 10 * 1024 * 1024
 MAX_WAITING = 8 * BODY_LIMIT
 """How many bytes of bodies may wait to be stored; what goes beyond is asked to come again."""
+PIECE = 4096
+"""So many bytes are unpacked at a time."""
 SMALL = 16 * 1024
 """A body of so many bytes is read on the spot: to hand it to a thread would take longer."""
 
@@ -144,18 +146,23 @@ def decompressed(body: bytes, encoding: str | None) -> bytes:
         )  # fmt: skip
     parts: list[bytes] = []
     size = 0
-    while body:
-        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    left = memoryview(body)
+    while left:
+        if member.eof:
+            member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        # Each member copies what comes after it, and there may be half a million.
+        piece = left[:PIECE]
         try:
             # One byte past the limit tells a body that is too large, without unpacking all of what may be a bomb.
-            part = member.decompress(body, BODY_LIMIT - size + 1)
+            part = member.decompress(piece, BODY_LIMIT - size + 1)
         except zlib.error:
             raise InvalidInput("", "The body is not gzip, as its Content-Encoding says.") from None
         size += len(part)
         if size > BODY_LIMIT:
             raise body_too_large(BODY_LIMIT)
-        if not member.eof:
-            raise InvalidInput("", "The gzip body is cut short.")
         parts.append(part)
-        body = member.unused_data
+        left = left[len(piece) - len(member.unused_data) :]
+    if body and not member.eof:
+        raise InvalidInput("", "The gzip body is cut short.")
     return b"".join(parts)
