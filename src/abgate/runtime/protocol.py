@@ -95,8 +95,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._end_streams = app_state[END_STREAMS]
-        # One for all connections of the server.
-        app_state.setdefault("abgate_patience", Patience(self.loop, self.connections))
+        # One for all connections of the server: each looks for ever.
+        if "abgate_patience" not in app_state:
+            app_state["abgate_patience"] = Patience(self.loop, self.connections)
         # Since when the rest of a request, or a first one, is waited for; None when the next is the client's affair.
         self._waits_since: float | None = self.loop.time()
         # How many bytes came since the last that were a body's.
