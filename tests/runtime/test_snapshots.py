@@ -3,18 +3,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, update
 from structlog.testing import capture_logs
 
 from abgate.core.errors import Unavailable
 from abgate.runtime.snapshots import Snapshots
-from abgate.storage import feature_flags, tenants
+from abgate.storage import feature_flags, tables, tenants
 from abgate.storage.changes import Author, Written
 from abgate.storage.engine import appending, writing
 from abgate.storage.tenants import DEFAULT_TENANT, Tenant
@@ -186,6 +186,25 @@ def test_a_fault_does_not_end_the_poll(engine: Engine, monkeypatch: pytest.Monke
             until(lambda: any(log["event"] == "snapshot_poll_fault" for log in logs))
         store(engine, flag())
         until(lambda: knows(snapshots, "flag 1"))
+
+
+def test_a_damaged_row_is_told_of_once_and_holds_up_no_other_tenant(engine: Engine) -> None:
+    store(engine, flag())
+    with appending(engine) as connection:
+        connection.execute(update(tables.feature_flags).values(body='"damaged"'))
+    with capture_logs() as logs, running(engine) as snapshots:
+        for id in ("second", "third"):
+            with appending(engine) as connection:
+                tenants.add(connection, Tenant(id, f"{id}.example"), now=NOW)
+            until(lambda id=id: is_known(snapshots, id))  # type: ignore[misc]
+        assert not is_known(snapshots, DEFAULT_TENANT)
+    assert [log["event"] for log in logs] == ["snapshot_fault"]
+
+
+def is_known(snapshots: Snapshots, tenant: str) -> bool:
+    with suppress(Unavailable):
+        return snapshots.get(tenant) is not None
+    return False
 
 
 def test_many_writers_and_refreshes_at_once_end_at_the_latest(engine: Engine) -> None:

@@ -43,6 +43,8 @@ class Snapshots:
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
         self._is_away = False
+        # By tenant, the number of the change that could not be taken in.
+        self._faulty: dict[str, int] = {}
         self._watchers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     @contextmanager
@@ -57,7 +59,7 @@ class Snapshots:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether every tenant that there was at the start has its snapshot."""
+        """Whether snapshots were loaded."""
         return bool(self._by_tenant)
 
     def get(self, tenant: str) -> Snapshot:
@@ -106,6 +108,8 @@ class Snapshots:
             self._take_in(tenant)
         except Unavailable as error:
             log.warning("snapshot_not_refreshed", tenant=tenant, reason=error.message)
+        except Exception:
+            log.exception("snapshot_not_refreshed", tenant=tenant)
 
     def _take_in(self, tenant: str) -> None:
         with self._lock:
@@ -135,10 +139,7 @@ class Snapshots:
         try:
             with reading(self._engine) as connection:
                 numbers = snapshots.latest_numbers(connection)
-            for tenant, number in numbers.items():
-                known = self._by_tenant.get(tenant)
-                if known is None or known.number != number:
-                    self._take_in(tenant)
+            are_level = [self._is_level(tenant, number) for tenant, number in numbers.items()]
         except Unavailable as error:
             if not self._is_away:
                 log.warning("snapshot_database_away", reason=error.message)
@@ -147,7 +148,24 @@ class Snapshots:
             # Whatever it was, a thread that died of it would leave this process on its last snapshot for ever.
             log.exception("snapshot_poll_fault")
         else:
-            CHECKED.set_to_current_time()
+            if all(are_level):
+                CHECKED.set_to_current_time()
             if self._is_away:
                 log.info("snapshot_database_back")
             self._is_away = False
+
+    def _is_level(self, tenant: str, number: int) -> bool:
+        """Take in what is new of a tenant; False when it cannot be, which is told once and holds up no other tenant."""
+        known = self._by_tenant.get(tenant)
+        if known is not None and known.number == number:
+            return True
+        try:
+            self._take_in(tenant)
+        except Unavailable:
+            raise
+        except Exception:
+            if self._faulty.get(tenant) != number:
+                self._faulty[tenant] = number
+                log.exception("snapshot_fault", tenant=tenant, number=number)
+            return False
+        return True
