@@ -25,6 +25,7 @@ _UNSPOKEN = frozenset({"secret", "database", "lake", "openid_client_secret"})
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+_NAT64 = IPv6Network("64:ff9b::/96")
 _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 _DATABASE = re.compile(r"sqlite:///.|(postgres|postgresql(\+psycopg)?)://.")
 _LAKE = re.compile(r"(s3a?|gs|az|azure|abfss?|adl)://[^@?#\s]+")
@@ -283,8 +284,10 @@ def is_domain(text: str) -> bool:
 
 def is_public_or_in(address: Address, networks: Iterable[Network]) -> bool:
     """Return whether an address is one of the public internet's, or of one of the networks."""
-    # An IPv4 address in the clothes of IPv6 leads where the former does.
-    plain = getattr(address, "ipv4_mapped", None) or address
+    # An IPv4 address in the clothes of IPv6 leads where the former does, some by way of a translator (RFC 6052).
+    plain = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
+    if plain in _NAT64:
+        plain = IPv4Address(int(plain) & 0xFFFFFFFF)
     is_public = plain.is_global and not plain.is_multicast
     return is_public or any(plain.version == network.version and plain in network for network in networks)
 

@@ -5,6 +5,7 @@ import threading
 import httpx
 import pytest
 
+from abgate.dashboard import assets
 from tests.dashboard.signed_in import begin, login_link, signed_in
 from tests.server import Server
 
@@ -131,6 +132,14 @@ def test_every_page_forbids_what_it_does_not_load(server: Server) -> None:
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("name", ["%00", "x" * 5000, "..%2froutes.py", "%2fetc%2fpasswd", "vendor", "none.js"])
+def test_there_is_no_other_file_than_those_of_the_pages(server: Server, name: str) -> None:
+    before = server.log.read_text()
+    assert httpx.get(f"{server.url}{assets.PATH}/abgate.css").status_code == 200
+    assert httpx.get(f"{server.url}{assets.PATH}/{name}").status_code == 404
+    assert server.log.read_text() == before
 
 
 def test_without_a_provider_there_is_no_such_way_in(server: Server) -> None:

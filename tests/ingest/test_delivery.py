@@ -275,8 +275,11 @@ def posted(url: str, settings: Settings = DEVELOPMENT, **options: Any) -> str:
     return str(refused.value)
 
 
+TRANSLATED = ("[::ffff:10.0.0.1]", "[64:ff9b::10.0.0.1]", "[2002:a00:1::]")
+
+
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1", "[::ffff:10.0.0.1]", "0.0.0.0"]
+    "host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1", "0.0.0.0", *TRANSLATED]
 )
 def test_in_production_nothing_is_delivered_to_addresses_that_are_not_public(host: str, receiver: Receiver) -> None:
     reason = posted(f"http://{host}:{receiver.port}/", Settings(mode="production"))

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from litestar import Router, get, post
+from litestar.connection import ASGIConnection
 from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
-from litestar.exceptions import HTTPException
-from litestar.handlers import HTTPRouteHandler
+from litestar.exceptions import HTTPException, NotFoundException
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.static_files import create_static_files_router
 
 from abgate.core.errors import Refusal
@@ -29,6 +30,8 @@ from abgate.dashboard.pages import (
 )
 from abgate.dashboard.roles import MANAGE_KEYS
 from abgate.dashboard.visits import SignInNeeded, provide_visit
+
+Connection = ASGIConnection[Any, Any, Any, Any]
 
 READ, CREATE = "read:experimentation", "create:experimentation"
 UPDATE, DELETE = "update:experimentation", "delete:experimentation"
@@ -81,6 +84,7 @@ def pages_router() -> Router:
                 assets.PATH,
                 [assets.STATIC],
                 include_in_schema=False,
+                guards=[_is_asset],
                 cache_control=CacheControlHeader(max_age=assets.LIFE_S, public=True, immutable=True),
             ),
         ],
@@ -92,6 +96,12 @@ def pages_router() -> Router:
             Exception: errors.answer_fault,
         },
     )
+
+
+def _is_asset(connection: Connection, _handler: BaseRouteHandler) -> None:
+    # The file system would be asked otherwise for what it has no name for.
+    if str(connection.path_params["file_path"]).lstrip("/") not in assets.FILES:
+        raise NotFoundException
 
 
 def _handler(method: Any, path: str, page: Callable[..., Any], scope: str) -> HTTPRouteHandler:
