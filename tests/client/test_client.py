@@ -185,6 +185,15 @@ def test_nothing_that_a_login_says_raises(prepared: tuple[Server, str, Any], odd
         client.evaluate(odd, DEVICE)
 
 
+def test_what_no_request_can_carry_keeps_no_other_exposure_from_being_sent(prepared: tuple[Server, str, Any]) -> None:
+    server, key, _ = prepared
+    with Client(server.url, key) as client:
+        assert client.wait_until_ready()
+        client.evaluate("banner", {"targetingKey": "\ud800"})
+        client.evaluate("banner", DEVICE | {"transaction_id": "\ud800", "country": "\ud800"})
+    assert client.dropped == 0
+
+
 def test_a_full_queue_drops_and_counts(prepared: tuple[Server, str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     server, key, _ = prepared
 

@@ -1,5 +1,6 @@
 """The provider in process says what every OFREP client says."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,8 @@ from openfeature import api
 from openfeature.client import OpenFeatureClient
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.event import ProviderEvent
+from openfeature.exception import ProviderNotReadyError
+from openfeature.provider import ProviderStatus
 
 from abgate.client import Client
 from abgate.client.openfeature import AbgateProvider
@@ -52,8 +55,6 @@ def test_integers_are_whole_numbers(openfeature: OpenFeatureClient) -> None:
 
 
 def test_changes_are_told(openfeature: OpenFeatureClient, prepared: tuple[Server, str]) -> None:
-    import threading
-
     told = threading.Event()
     openfeature.add_handler(ProviderEvent.PROVIDER_CONFIGURATION_CHANGED, lambda _details: told.set())
     with prepared[0].client() as client:
@@ -66,3 +67,18 @@ def test_without_a_snapshot_defaults_are_given() -> None:
         api.set_provider(AbgateProvider(client, ready_s=0.05), domain="away")
         details = api.get_client("away").get_string_details("banner/title", "?", EvaluationContext("d"))
         assert (details.value, details.error_code) == ("?", "PROVIDER_NOT_READY")
+
+
+def test_a_provider_whose_first_snapshot_comes_late_is_ready_then(prepared: tuple[Server, str]) -> None:
+    server = prepared[0]
+    server.kill()
+    ready = threading.Event()
+    with Client(*_address(prepared), poll_s=0.1) as client:
+        away = api.get_client("late")
+        away.add_handler(ProviderEvent.PROVIDER_READY, lambda _details: ready.set())
+        with pytest.raises(ProviderNotReadyError):
+            api.set_provider_and_wait(AbgateProvider(client, ready_s=0.05), domain="late")
+        ready.clear()
+        server.start()
+        assert ready.wait(10)
+        assert away.get_provider_status() == ProviderStatus.READY

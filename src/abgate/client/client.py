@@ -184,7 +184,18 @@ class Client:
 def _subject(value: object) -> str | None:
     """Return what the server takes for an identifier; else None, as if it were not given."""
     is_one = isinstance(value, str) and 0 < len(value) <= MAX_SUBJECT_LENGTH and "\0" not in value
-    return cast("str", value) if is_one else None
+    return cast("str", value) if is_one and _is_unicode(cast("str", value)) else None
+
+
+def _is_unicode(text: str) -> bool:
+    # A lone surrogate, which a broken cookie can become, would keep all exposures of its batch from being sent.
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _reported(attributes: Mapping[str, str]) -> Mapping[str, str]:

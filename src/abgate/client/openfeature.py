@@ -30,6 +30,7 @@ class AbgateProvider(AbstractProvider):
         super().__init__()
         self._client = client
         self._ready_s = ready_s
+        self._is_late = False
         client.on_change(self._tell)
 
     def get_metadata(self) -> Metadata:
@@ -37,8 +38,9 @@ class AbgateProvider(AbstractProvider):
         return Metadata(name="abgate")
 
     def initialize(self, evaluation_context: EvaluationContext) -> None:  # noqa: ARG002  # as the SDK calls it
-        """Wait for the first snapshot. Raises `ProviderNotReadyError`."""
+        """Wait for the first snapshot. Raises `ProviderNotReadyError`; once it is there, the provider says so."""
         if not self._client.wait_until_ready(self._ready_s):
+            self._is_late = True
             raise ProviderNotReadyError("The server gave no snapshot in time.")
 
     def resolve_boolean_details(
@@ -110,4 +112,7 @@ class AbgateProvider(AbstractProvider):
         )
 
     def _tell(self) -> None:
+        if self._is_late:
+            self._is_late = False
+            self.emit_provider_ready(ProviderEventDetails())
         self.emit_provider_configuration_changed(ProviderEventDetails())
