@@ -254,3 +254,13 @@ def test_postgresql_that_was_never_there(url: str) -> None:
 def test_an_engine_by_itself_opens_nothing() -> None:
     create_engine("postgresql://postgres@/postgres?host=/nowhere").dispose()
     create_engine("sqlite:////nowhere/at/all.db").dispose()
+
+
+def test_a_server_that_vanishes_without_a_word_is_given_up_within_seconds() -> None:
+    with opened("postgresql://db.example/abgate?keepalives_idle=60") as engine:
+        assert engine.url.query == {
+            "connect_timeout": "5",
+            "tcp_user_timeout": "10000",
+            "keepalives_idle": "60",  # who says it knows better
+            "keepalives_interval": "5",
+        }

@@ -175,8 +175,14 @@ def _sqlite_code(error: BaseException | None) -> int:
 
 
 def _create_postgresql_engine(url: URL, patience_s: float) -> Engine:
-    if "connect_timeout" not in url.query:
-        url = url.update_query_dict({"connect_timeout": str(max(2, round(patience_s)))})
+    patience = {
+        "connect_timeout": str(max(2, round(patience_s))),
+        # Of a server that vanishes without a word the system would say so after a quarter of an hour, or two hours.
+        "tcp_user_timeout": str(round(2 * patience_s * 1000)),
+        "keepalives_idle": "5",
+        "keepalives_interval": "5",
+    }
+    url = url.update_query_dict(patience | dict(url.query))
     engine = _create_engine(
         url,
         execution_options={"abgate_turns": Turns(), "abgate_patience_s": patience_s},
