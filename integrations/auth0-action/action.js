@@ -15,33 +15,32 @@ const CLAIM = "https://abgate.example/experiment";
 const METADATA = "abgate_assignment_token";
 
 exports.onExecutePostLogin = async (event, api) => {
-  const answer = await resolve(event);
-  if (!answer?.experiment) return;
-  // {experiment_id, variation_id, config, is_control}: what the application does differently is in `config`.
-  api.idToken.setCustomClaim(CLAIM, answer.experiment);
-  api.accessToken.setCustomClaim(CLAIM, answer.experiment);
-  if (answer.assignment_token) {
-    // Early Access in Auth0: a tenant without it has no such function.
-    api.transaction?.setMetadata?.(METADATA, answer.assignment_token);
+  try {
+    const answer = await resolve(event);
+    if (!answer?.experiment) return;
+    // {experiment_id, variation_id, config, is_control}: what the application does differently is in `config`.
+    api.idToken.setCustomClaim(CLAIM, answer.experiment);
+    api.accessToken.setCustomClaim(CLAIM, answer.experiment);
+    if (answer.assignment_token) {
+      // Early Access in Auth0: a tenant without it has no such function.
+      api.transaction?.setMetadata?.(METADATA, answer.assignment_token);
+    }
+  } catch (error) {
+    // Fail open, whatever was answered. The message alone: the error may hold the request with its token.
+    console.log(`abgate: no experiment for this login: ${error.message}`);
   }
 };
 
 async function resolve(event) {
-  try {
-    const answer = await fetch(new URL("/runtime/v1/resolve", event.secrets.ABGATE_URL), {
-      method: "POST",
-      headers: { "content-type": "application/json", authorization: `Bearer ${event.secrets.ABGATE_TOKEN}` },
-      body: JSON.stringify(question(event)),
-      // Covers the connection, the headers and the body.
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    });
-    if (!answer.ok) throw new Error(`abgate answered ${answer.status}`);
-    return await answer.json();
-  } catch (error) {
-    // Fail open. The message alone: the error may hold the request with its token.
-    console.log(`abgate: no experiment for this login: ${error.message}`);
-    return null;
-  }
+  const answer = await fetch(new URL("/runtime/v1/resolve", event.secrets.ABGATE_URL), {
+    method: "POST",
+    headers: { "content-type": "application/json", authorization: `Bearer ${event.secrets.ABGATE_TOKEN}` },
+    body: JSON.stringify(question(event)),
+    // Covers the connection, the headers and the body.
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  });
+  if (!answer.ok) throw new Error(`abgate answered ${answer.status}`);
+  return await answer.json();
 }
 
 function question(event) {

@@ -227,6 +227,13 @@ def test_a_wrong_address_is_told_at_once(url: str) -> None:
         Client(url, "abk_x")
 
 
+@pytest.mark.parametrize("key", ["abk_x\n", "abk_\u0430"])
+def test_a_key_that_no_request_can_carry_is_told_at_once_and_not_repeated(key: str) -> None:
+    with pytest.raises(ValueError, match="characters that no key has") as raised:
+        Client(NOWHERE, key)
+    assert "abk_" not in str(raised.value)
+
+
 def test_it_is_imported_without_the_server_or_whatever_takes_long() -> None:
     program = "import sys, abgate.client; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

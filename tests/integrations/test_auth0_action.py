@@ -191,6 +191,14 @@ def test_it_fails_open_when_the_answer_is_no_json() -> None:
         fails_open(login(event(url, "token")), "JSON")
 
 
+def test_it_fails_open_when_the_answer_is_none_of_abgates() -> None:
+    body = b'{"experiment": {"config": 5}, "assignment_token": {}}'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with serving(lambda connection: connection.sendall(head + body)) as url:
+        (line,) = login(event(url, "token")).logged
+        assert line.startswith("abgate: no experiment for this login: ")
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

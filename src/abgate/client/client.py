@@ -32,8 +32,8 @@ log = logging.getLogger("abgate.client")
 class Client:
     """Answers from memory, follows the server's changes and reports exposures, both in the background.
 
-    Thread-safe. Nothing here raises into a login but a wrong `url` at the start: what fails is logged, and the login
-    goes on without an experiment. One a process; after a fork the child makes its own.
+    Thread-safe. Nothing here raises into a login but a wrong `url` or `key` at the start: what fails is logged, and the
+    login goes on without an experiment. One a process; after a fork the child makes its own.
     """
 
     def __init__(

@@ -37,10 +37,13 @@ class Connection:
     """A server's address and the key to it. Each request has a connection of its own, for they are rare."""
 
     def __init__(self, url: str, key: str, *, timeout_s: float, ssl_context: ssl.SSLContext | None = None) -> None:
-        """Make requests of the server at `url`. Raises `ValueError` when that is no http or https address."""
+        """Make requests of the server at `url`. Raises `ValueError` when either cannot be one."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no http:// or https:// address of a server.")
+        if not (key.isascii() and key.isprintable()):
+            # What the library would say of it in each request repeats the key.
+            raise ValueError("The key has characters that no key has, such as the end of the line of its file.")
         self._is_secure = parts.scheme == "https"
         self._address = (parts.hostname, parts.port)
         self._prefix = parts.path.rstrip("/") + PREFIX

@@ -2,7 +2,11 @@
 
 <#-- ${ab.value("title", msg("loginAccountTitle"))} -->
 <#function value parameter default>
-  <#return (experiment.config[parameter].value)!default>
+  <#local found = default>
+  <#-- The next experiment may be one of another flag, whose parameter of this name is of another type: no page fails by it. -->
+  <#attempt><#local found = (experiment.config[parameter].value)!default><#recover></#attempt>
+  <#if found?is_boolean == default?is_boolean && found?is_sequence == default?is_sequence><#return found></#if>
+  <#return default>
 </#function>
 
 <#-- <@ab.when "passkey_first">…</@ab.when> -->
