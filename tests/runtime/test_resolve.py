@@ -308,6 +308,19 @@ def test_while_the_circuit_is_open_answers_say_so() -> None:
     assert [log["event"] for log in logs].count("experiment_circuit_open") == 1
 
 
+def test_who_cannot_be_verified_opens_the_circuit_for_nobody() -> None:
+    class Away(Harness):
+        async def authenticate(self, host: str | None, authorization: str | None) -> Any:
+            raise Unavailable("away")
+
+    harness = Away(experiment("active", allocations=ALL_TO_TWO))
+    with capture_logs() as logs:
+        for _ in range(10):
+            assert harness.resolved(ASKED) == FAILED | {"warnings": []}
+    assert {log["event"] for log in logs} == {"experiment_fault"}
+    assert not harness.app.circuit.is_open
+
+
 def test_a_caller_whose_verification_hangs_is_answered_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "DEADLINE_S", 0.01)
 

@@ -23,12 +23,12 @@ from abgate.asgi import (
     send_bytes,
 )
 from abgate.core.assignment import FAILED, AssignmentWarning, Forced, Reason, Subjects
-from abgate.core.errors import InvalidInput
+from abgate.core.errors import InvalidInput, InvalidToken
 from abgate.core.events import MAX_SUBJECT_LENGTH
 from abgate.core.ids import Flow, SegmentId
 from abgate.core.principal import Principal
 from abgate.core.wrong_body import field_and_rule
-from abgate.runtime.circuit import Circuit, attempt, fail_open
+from abgate.runtime.circuit import Circuit, attempt, tell_fault
 from abgate.runtime.delivery import Delivery, Login
 
 PATH = "/runtime/v1/resolve"
@@ -126,8 +126,7 @@ class ResolveEndpoint:
         body = await read_body(scope, receive, limit=BODY_LIMIT)
         answer = answer_at_once(body)
         if answer is None:
-            decide = partial(self._decide_once_verified, scope, body)
-            answer = await fail_open(self._circuit, "resolve", decide, self._otherwise())
+            answer = await self._answer_once_verified(scope, body)
         await send_bytes(send, *answer)
 
     def answering(self, scope: Scope) -> AtOnce:
@@ -150,10 +149,19 @@ class ResolveEndpoint:
     def _otherwise(self) -> Answer:
         return 200, _WHILE_OPEN if self._circuit.is_open else _ON_FAULT, _JSON
 
-    async def _decide_once_verified(self, scope: Scope, body: bytes) -> Answer:
-        async with asyncio.timeout(DEADLINE_S):
-            principal = await self._authenticate(header(scope, b"host"), header(scope, b"authorization"))
-        return self._decide(principal, body)
+    async def _answer_once_verified(self, scope: Scope, body: bytes) -> Answer:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                principal = await self._authenticate(header(scope, b"host"), header(scope, b"authorization"))
+        except InvalidToken:
+            raise
+        except Exception as error:
+            # Not for the circuit: a stranger's tokens that cannot be verified would open it for all the others.
+            tell_fault("resolve", error)
+            return self._otherwise()
+        # `_decide` always comes to something, so that None stands for nothing here.
+        decide = partial(self._decide, principal, body)
+        return attempt(self._circuit, "resolve", decide, self._otherwise) or self._otherwise()
 
     def _decide(self, principal: Principal, body: bytes) -> Answer:
         principal.require(SCOPE)
