@@ -221,6 +221,13 @@ def test_a_file_that_cannot_be_made_is_one_line(run: Run, tmp_path: Path) -> Non
     assert (result.code, result.out, result.err) == (1, "", f"abgate: {tmp_path / 'tls'}: File exists.\n")
 
 
+def test_an_output_that_is_no_unicode_gets_what_it_can_show(data: Path) -> None:
+    command = [ABGATE, "plan", "--rate", "0.5", "--effect", "0.1", "--data", data]
+    ended = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"horizon, a look a day" in ended.stdout
+
+
 @pytest.mark.parametrize("command", [["tenants", "list"], ["plan", "--rate", "0.5", "--effect", "0.1", "--json"]])
 def test_an_output_that_nobody_takes_is_no_traceback(data: Path, command: list[str]) -> None:
     def run(out: int) -> tuple[int, str]:

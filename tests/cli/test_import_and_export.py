@@ -261,6 +261,19 @@ def test_an_export_that_was_cut_anywhere_is_continued_to_the_same_file(
         assert part.read_bytes() == content
 
 
+def test_an_export_says_that_events_wait_for_a_server(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_bytes(lines(3))
+    said(run, tmp_path / "logs", "--data", tmp_path)
+    waiting = run("export", "events", tmp_path / "out", "--data", tmp_path)
+    assert (waiting.code, waiting.out) == (0, f"0 events written to {tmp_path / 'out'}.\n")
+    assert "no server has enriched yet are left out" in waiting.err
+    with engine_of(tmp_path) as engine:
+        enrich(engine)
+    whole = run("export", "events", tmp_path / "out", "--data", tmp_path)
+    assert whole.out.startswith("3 events")
+    assert "left out" not in whole.err
+
+
 def test_an_export_adds_what_is_new(run: Run, tmp_path: Path) -> None:
     out, ids = tmp_path / "out", []
     for number in range(3):

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -53,6 +54,9 @@ app.add_typer(tenants.app, name="tenants")
 
 def main() -> None:
     """Run the command that the arguments name. What it cannot do is one line on stderr, with exit code 1 or 2."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Where it cannot be UTF-8, better an odd character than none of what was asked for.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             app()

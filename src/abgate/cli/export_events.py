@@ -1,5 +1,6 @@
 """``abgate export``: the events, enriched, or the exposures as JSON lines."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,7 +42,12 @@ def export_events(
     with opened(data, database) as here:
         here.tenant(tenant)
         written = _export(here, asked, file, source)
+        is_partial = (what, source) == ("events", "log") and exports.has_more_to_come(here.engine)
     print(f"{written} {what} written to {file}.")
+    if is_partial:
+        print(
+            "Events that no server has enriched yet are left out: run the command again when one has.", file=sys.stderr
+        )
 
 
 def _export(here: Opened, asked: Asked, path: Path, source: str) -> int:

@@ -58,6 +58,12 @@ def end_of_log(engine: Engine, name: TableName) -> int:
         return newest(connection, exposures)
 
 
+def has_more_to_come(engine: Engine) -> bool:
+    """Return whether events are stored that no export has yet, because no server has enriched them."""
+    with reading(engine) as connection:
+        return newest(connection, auth_events) > enriched_up_to(connection)
+
+
 def pages_of_log(engine: Engine, asked: Asked, *, after: int, up_to: int) -> Iterator[Page]:
     """Yield what the database has between two sequences. Raises `Unavailable` when it is away."""
     lines_of = _events_of_log if asked.name == "events" else _exposures_of_log
