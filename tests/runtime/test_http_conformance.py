@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from abgate.runtime.protocol import MAX_HEAD_LENGTH
+from abgate.runtime.protocol import MAX_HEAD_LENGTH, MAX_PIPELINED
 from tests.server import Server, StartServer
 
 RESOLVE = "/runtime/v1/resolve"
@@ -406,6 +406,16 @@ def test_what_is_no_body_and_never_ends_is_refused(asking: Asking, connection: C
     connection.send(head)
     with pytest.raises(OSError, match=r"reset|Broken pipe"):
         connection.send(*[b"x" * MAX_HEAD_LENGTH] * 100)
+
+
+def test_who_sends_on_and_on_and_takes_no_answer_is_cut_off(asking: Asking, connection: Connection) -> None:
+    with pytest.raises(OSError, match=r"reset|Broken pipe"):
+        connection.send(*[b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 1000] * 50)
+
+
+def test_many_requests_at_once_are_all_answered(asking: Asking, connection: Connection) -> None:
+    connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * MAX_PIPELINED)
+    assert {connection.answer().status for _ in range(MAX_PIPELINED)} == {200}
 
 
 def test_long_targets_are_not_kept(asking: Asking) -> None:

@@ -38,6 +38,8 @@ MAX_HEAD_LENGTH = 64 * 1024
 PATIENCE_S = 60.0
 """How long a head may take to come whole, and a body to come on."""
 LOOK_S = 5.0
+MAX_PIPELINED = 256
+"""How many requests may wait for answers to those before them on a connection; uvicorn would take any number."""
 MAX_KNOWN_HEADS = 1024
 MAX_KNOWN_HEAD_LENGTH = 4096
 MAX_KNOWN_TARGET_LENGTH = 1024
@@ -116,9 +118,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Begin the answer."""
+        """Begin the answer, unless too many before it are still to be given."""
         self._came_on()
-        super().on_headers_complete()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.abort()
+        if not self.transport.is_closing():
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
