@@ -59,7 +59,14 @@ def test_a_data_directory_that_cannot_be_made_is_said_in_one_line(tmp_path: Path
         open_database(settings_in(tmp_path / "file" / "data"), 8000)
 
 
-@pytest.mark.parametrize("url", ["postgresql://abgate:hunter2@localhost:1/abgate", "sqlite:////nowhere/abgate.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://abgate:hunter2@localhost:1/abgate",
+        "postgresql://abgate@localhost:1/abgate?password=hunter2",
+        "sqlite:////nowhere/abgate.db",
+    ],
+)
 def test_a_database_that_is_away_is_said_in_one_line_without_its_password(data: Path, url: str) -> None:
     with pytest.raises(StartError, match=r"cannot be used: .* ABGATE_DATABASE") as raised:
         open_database(settings_in(data, database=url), 8000)

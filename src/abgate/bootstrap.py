@@ -110,7 +110,8 @@ def _ensure_default_tenant(engine: Engine, domain: str, default_port: int) -> No
 
 
 def _why_away(engine: Engine, error: Exception) -> str:
-    where = engine.url.render_as_string(hide_password=True)
+    # Without its query, which may hold a password as well.
+    where = engine.url.set(query={}).render_as_string(hide_password=True)
     return (
         f"The database {where} cannot be used: {reason_of(error)}. Start it, or correct ABGATE_DATABASE (--database)."
     )
