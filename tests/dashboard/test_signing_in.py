@@ -88,6 +88,12 @@ def test_a_forged_or_foreign_cookie_signs_nobody_in(server: Server) -> None:
         assert answer.status_code == 303
 
 
+def test_a_stranger_s_form_is_small(server: Server) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for size, status in ((16 * 1024, 400), (16 * 1024 + 2, 413)):
+        assert httpx.post(f"{server.url}/sign-in", content=b"a&" * (size // 2), headers=form).status_code == status
+
+
 def test_signing_out_ends_the_session_for_every_copy_of_the_cookie(server: Server) -> None:
     with signed_in(server) as client:
         cookies = {"abgate_session": client.cookies["abgate_session"]}

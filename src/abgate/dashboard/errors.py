@@ -56,7 +56,7 @@ def answer_refusal(request: AnyRequest, refusal: Refusal) -> Response[str]:
 
 def answer_http_exception(request: AnyRequest, error: HTTPException) -> Response[str]:
     """Say what the web framework itself refuses."""
-    messages = {404: "There is nothing at this address.", 413: "What was sent is larger than 1 MB."}
+    messages = {404: "There is nothing at this address.", 413: "What was sent is too large."}
     return _page(request, error.status_code, messages.get(error.status_code, error.detail))
 
 

@@ -24,6 +24,8 @@ from abgate.storage.engine import appending, reading
 from abgate.storage.sessions import Session
 from abgate.storage.tenants import DEFAULT_TENANT
 
+FORM_LIMIT = 16 * 1024
+"""Bytes of a stranger's form: one of a megabyte, of half a million fields, held up every login for a second."""
 USED = "This link was used already, or it has expired. Ask for a new one: abgate login-link prints it."
 
 
@@ -37,7 +39,7 @@ async def show_sign_in(request: AnyRequest) -> Response[str]:
     return _page(request, status=200, session=session, link=secret)
 
 
-@post("/sign-in", include_in_schema=False)
+@post("/sign-in", include_in_schema=False, request_max_body_size=FORM_LIMIT)
 async def sign_in(request: AnyRequest) -> Response[str]:
     """Begin the link's session."""
     check_same_origin(request)
