@@ -39,6 +39,14 @@ class Given(NamedTuple):
             "is_control": False,
         }
 
+    def of_experiment(self, log_id: str) -> dict[str, Any]:
+        """Return an event once it has its experiment: one that is ahead of its exposure gets it when that comes."""
+        deadline = time.monotonic() + 60
+        while "experiment" not in self.stored(log_id).get("details", {}):
+            assert time.monotonic() < deadline, f"{log_id} gets no experiment"
+            time.sleep(0.05)
+        return self.stored(log_id)
+
     def stored(self, log_id: str) -> dict[str, Any]:
         """Return an event as the server stored it, once it is enriched."""
         engine = create_engine(f"sqlite:///{self.server.data / 'abgate.db'}")

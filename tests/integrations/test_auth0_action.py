@@ -128,7 +128,7 @@ def test_a_login_gets_its_variation_and_the_tenant_log_comes_back_with_it(given:
         assert answer.status_code == 202
         assert answer.json() == {"accepted": accepted, "duplicates": 2 - accepted, "rejected": []}
 
-    stored = given.stored("90020261124031500000000000000000000001")
+    stored = given.of_experiment("90020261124031500000000000000000000001")
     assert stored["details"]["prompts"] == [{"name": "login", "elapsedTime": 4021}]
     assert stored["details"]["experiment"] == given.context | {"allocation_strategy": "percentage"}
 

@@ -114,7 +114,8 @@ def test_a_login_gets_its_variation_and_its_event_comes_back_with_it(given: Give
     plan = Login().served(given.server.url, given.server.token())
     assert plan["experiment"] == given.context
     asked = {"path": "/api/v3/flows/executor/login/", "method": "GET", "args": {}, "user_agent": "Mozilla/5.0"}
-    stored = posted(given, notification("login", 17, auth_method="password", http_request=asked))
+    sent = posted(given, notification("login", 17, auth_method="password", http_request=asked))
+    stored = given.of_experiment(sent["log_id"])
     assert (stored["type"], stored["user_id"], stored["user_agent"]) == ("s", "17", "Mozilla/5.0")
     assert stored["details"]["experiment"] == given.context | {"allocation_strategy": "percentage"}
 

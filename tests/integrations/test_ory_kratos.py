@@ -88,7 +88,7 @@ def test_a_page_gets_its_variation_and_the_flows_event_comes_back_with_it(given:
     assert served(flow, given)["experiment"] == given.context
     data = {"type": "s", "date": datetime.now(UTC).isoformat(), "user_id": "zoe", "transaction_id": flow}
     posted(given, "/runtime/v1/events", {"log_id": f"kratos_{flow}", "data": data})
-    assert given.stored(f"kratos_{flow}")["details"]["experiment"]["variation_id"] == given.treatment["id"]
+    assert given.of_experiment(f"kratos_{flow}")["details"]["experiment"]["variation_id"] == given.treatment["id"]
 
 
 def test_hooks_post_what_the_server_takes(given: Given) -> None:
@@ -118,7 +118,7 @@ def test_hooks_post_what_the_server_takes(given: Given) -> None:
         event = body("event.jsonnet", asked | {"flow": flow} | after)
         event["data"]["date"] = datetime.now(UTC).isoformat()
         assert posted(given, "/runtime/v1/events", event)["accepted"] == 1
-        stored = given.stored(event["log_id"])
+        stored = given.of_experiment(event["log_id"])
         assert (stored["type"], stored["user_id"]) == (type_, identity["id"])
         assert stored["details"]["experiment"]["variation_id"] == given.treatment["id"]
     with pytest.raises(RuntimeError, match="RUNTIME ERROR: cancel"):
