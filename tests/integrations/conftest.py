@@ -42,10 +42,10 @@ class Given(NamedTuple):
     def of_experiment(self, log_id: str) -> dict[str, Any]:
         """Return an event once it has its experiment: one that is ahead of its exposure gets it when that comes."""
         deadline = time.monotonic() + 60
-        while "experiment" not in self.stored(log_id).get("details", {}):
+        while "experiment" not in (event := self.stored(log_id)).get("details", {}):
             assert time.monotonic() < deadline, f"{log_id} gets no experiment"
             time.sleep(0.05)
-        return self.stored(log_id)
+        return event
 
     def stored(self, log_id: str) -> dict[str, Any]:
         """Return an event as the server stored it, once it is enriched."""

@@ -66,7 +66,7 @@ class Circuit:
         self._is_trying = False
 
 
-def attempt(circuit: Circuit, entry: str, decide: Callable[[], T | None], otherwise: Callable[[], T]) -> T | None:
+def attempt(circuit: Circuit, entry: str, decide: Callable[[], T], otherwise: Callable[[], T]) -> T:
     """Return what `decide` gives; `otherwise` when that meets a fault of ours, or at once while the circuit is open.
 
     What the caller did wrong is not ours: such a refusal is raised on. None says that there is no decision yet, and

@@ -189,10 +189,9 @@ class OfrepEndpoint:
 
     def _answer(self, tenant: str, key: str, known: str | None, body: bytes, cors: _Pairs) -> Answer:
         try:
-            # `_decide` always comes to something, so that None stands for nothing here.
             status, answer, more = attempt(
                 self._circuit, "ofrep", lambda: self._decide(tenant, key, body, known), lambda: _on_fault(key)
-            ) or _on_fault(key)
+            )
         except _Refused as refused:
             failure = msgspec.structs.replace(refused.failure, key=key or None)
             return json_answer(404 if failure.errorCode == "FLAG_NOT_FOUND" else 400, failure, cors)

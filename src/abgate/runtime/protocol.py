@@ -20,9 +20,10 @@ ways to the same answers.
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import unquote
 
 import httptools
@@ -47,6 +48,7 @@ _UNUSUAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 _END = b"\r\n\r\n"
 
 Target = tuple[str, bytes]
+T = TypeVar("T")
 
 
 class KnownHead(NamedTuple):
@@ -97,9 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._end_streams = app_state[END_STREAMS]
-        # One for all connections of the server: each looks for ever.
-        if "abgate_patience" not in app_state:
-            app_state["abgate_patience"] = Patience(self.loop, self.connections)
+        _of_server(app_state, "abgate_patience", lambda: Patience(self.loop, self.connections))
         # Since when the rest of a request, or a first one, is waited for; None when the next is the client's affair.
         self._waits_since: float | None = self.loop.time()
         # How many bytes came since the last that were a body's.
@@ -160,9 +160,8 @@ class HotProtocol(BoundedProtocol):
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._answering = app_state[ANSWERING]
-        # One for all connections of the server, as is the next.
-        self._known: dict[bytes, KnownHead] = app_state.setdefault("abgate_known_heads", {})
-        self._burst: Burst = app_state.setdefault("abgate_burst", Burst(self.loop))
+        self._known: dict[bytes, KnownHead] = _of_server(app_state, "abgate_known_heads", dict)
+        self._burst = _of_server(app_state, "abgate_burst", lambda: Burst(self.loop))
         self._is_between = True
         self._is_hot = False
         self._is_stopping = False
@@ -306,6 +305,13 @@ class HotProtocol(BoundedProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+
+def _of_server(app_state: dict[str, Any], name: str, make: Callable[[], T]) -> T:
+    """Return what all connections of a server have in common, which the first of them makes."""
+    if name not in app_state:
+        app_state[name] = make()
+    return cast("T", app_state[name])
 
 
 @lru_cache(4096)

@@ -159,9 +159,7 @@ class ResolveEndpoint:
             # Not for the circuit: a stranger's tokens that cannot be verified would open it for all the others.
             tell_fault("resolve", error)
             return self._otherwise()
-        # `_decide` always comes to something, so that None stands for nothing here.
-        decide = partial(self._decide, principal, body)
-        return attempt(self._circuit, "resolve", decide, self._otherwise) or self._otherwise()
+        return attempt(self._circuit, "resolve", partial(self._decide, principal, body), self._otherwise)
 
     def _decide(self, principal: Principal, body: bytes) -> Answer:
         principal.require(SCOPE)
